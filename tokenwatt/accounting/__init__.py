@@ -1,0 +1,1 @@
+"""Counters, intervals, windows: the only room that computes."""

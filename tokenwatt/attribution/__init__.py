@@ -1,0 +1,1 @@
+"""Which device serves which server, and in what shares."""

@@ -1,0 +1,1 @@
+"""Joules from devices: readings of energy meters, and nothing about whom the energy belongs to."""

@@ -1,0 +1,1 @@
+"""Tokens from inference servers: readings of their counters, and nothing about energy."""
