@@ -95,6 +95,20 @@ class GpuState:
     processes: tuple[GpuProcess, ...] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class EnergyTick:
+    """What one round over the boards brought: at most one reading a board."""
+
+    readings: tuple[EnergyReading, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GpuStates:
+    """The boards' other figures, once a second, and with it the list of boards that there are now."""
+
+    states: tuple[GpuState, ...]
+
+
 # --- servers -----------------------------------------------------------------------------------------------------------------------------
 
 
