@@ -1,0 +1,239 @@
+"""The one writer: takes readings in the order they arrive, books energy, closes intervals.
+
+It knows no clock and no thread. Time is what the readings say, so an hour can be run in seconds, and the same readings give the same books.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tokenwatt.accounting.boards import BoardBook
+from tokenwatt.accounting.servers import ServerBook
+from tokenwatt.accounting.token_counters import TokenDeltas
+from tokenwatt.attribution.holders import Ancestors, Board, Claim, Holders
+from tokenwatt.attribution.sharing import Sharing
+from tokenwatt.types import EnergyTick, Gpu, GpuStates, Holder, Interval, ServerFailure, ServerReading, State
+
+UNOBSERVED_AFTER_NS = 60_000_000_000
+"""Over longer gaps between two readings of a server nobody can say what it did."""
+
+SETTLE_AFTER_NS = 600_000_000_000
+"""Energy whose interval is open for this long is settled as unobserved."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSpec:
+    """A server the settings name, and the GPUs they give it (index, UUID or the beginning of one; None: none given)."""
+
+    name: str
+    url: str
+    engine: str = "vllm"
+    gpus: tuple[int | str, ...] | None = None
+
+
+class Meter:
+    """The books of one node."""
+
+    def __init__(self, servers: Sequence[ServerSpec], ancestors: Ancestors, *, power_period_ns: int, started_ns: int) -> None:
+        self.specs = {spec.name: spec for spec in servers}
+        self.boards: dict[str, BoardBook] = {}
+        self.servers = {spec.name: ServerBook(spec.name) for spec in servers}
+        self.holders: Mapping[str, tuple[Holder, ...]] = {}
+        self.started_ns = started_ns
+        self._power_period_ns = power_period_ns
+        self._mapping = Holders(ancestors)
+        self._sharing: dict[str, Sharing] = {}
+        self._closed: list[Interval] = []
+
+    # --- readings in ---
+
+    def gpus_found(self, gpus: Iterable[Gpu]) -> None:
+        """Open the books of boards that are new."""
+        for gpu in gpus:
+            if gpu.uuid not in self.boards:
+                self.boards[gpu.uuid] = BoardBook(gpu, self._power_period_ns)
+                self._sharing[gpu.uuid] = Sharing()
+        self._map()
+
+    def gpu_states(self, states: GpuStates) -> None:
+        """Take the boards' slower figures, processes among them."""
+        self.gpus_found(state.gpu for state in states.states)
+        for state in states.states:
+            self.boards[state.gpu.uuid].describe(state)
+        self._map()
+
+    def energy_tick(self, tick: EnergyTick) -> None:
+        """Book one round of readings, then close the intervals it completes."""
+        tokens: Mapping[str, int] | None = None
+        for reading in tick.readings:
+            board = self.boards.get(reading.uuid)
+            booking = board.read(reading) if board is not None else None
+            if board is None or booking is None:
+                continue
+            if tokens is None:
+                tokens = {name: server.work_tokens for name, server in self.servers.items()}
+            holders = self.holders.get(reading.uuid, ())
+            board.book(booking, *self._sharing[reading.uuid].shares(reading, holders, tokens))
+        for server in self.servers.values():
+            self._close_waiting(server)
+
+    def server_reading(self, reading: ServerReading) -> None:
+        """Take one good answer. Its interval closes once the energy of the server's boards is known up to the same instant."""
+        server = self.servers[reading.server]
+        server.asked, server.failure = True, None
+        server.waiting.append(reading)
+        self._close_waiting(server)
+
+    def server_failure(self, failure: ServerFailure) -> None:
+        """Take one answer that could not be used. A server that is slow keeps its boards; one that is gone gives them up."""
+        server = self.servers[failure.server]
+        server.asked, server.failure = True, failure
+        if failure.rejected:
+            server.counters.refuse()
+        if failure.gone:
+            self._leave(server, failure.t_ns)
+
+    def each_second(self, now_ns: int) -> None:
+        """Close what has been open for too long (tokens that a later reading brings still count), and compare counters with integrals."""
+        for board in self.boards.values():
+            board.compare()
+        for server in self.servers.values():
+            if server.present and server.closed_ns is not None and now_ns - server.closed_ns > SETTLE_AFTER_NS:
+                self._close_rest(server)
+
+    # --- what came of them ---
+
+    def pending_uj(self, server: str) -> int:
+        """Energy booked to a server whose interval is not closed yet."""
+        owners = (board.owners.get(server) for board in self.boards.values())
+        return sum(owner.total_uj - owner.closed_uj for owner in owners if owner is not None)
+
+    def take_closed(self) -> list[Interval]:
+        """The intervals closed since the last call, in order."""
+        closed, self._closed = self._closed, []
+        return closed
+
+    def unknown_gpus(self, server: str) -> tuple[int | str, ...]:
+        """The GPUs that a server's settings name and that are not there."""
+        gpus = self.specs[server].gpus
+        return () if gpus is None else self._mapping.unknown_gpus(server, gpus, self._board_views())
+
+    def check_conservation(self) -> None:
+        """Rule 5, to the microjoule.
+
+        Raises:
+            AssertionError: energy was lost or made up; the message says where.
+        """
+        for uuid, board in self.boards.items():
+            owned_uj = sum(owner.total_uj for owner in board.owners.values()) + board.unattributed_uj
+            assert owned_uj == board.counter.total_uj, f"{uuid}: {board.counter.total_uj} uJ measured, {owned_uj} uJ owned"
+        for name, server in self.servers.items():
+            closed_uj = sum(board.owners[name].closed_uj for board in self.boards.values() if name in board.owners)
+            booked_uj = sum(sum(model.energy_uj.values()) for model in server.models.values())
+            assert booked_uj == closed_uj, f"{name}: {closed_uj} uJ closed, {booked_uj} uJ booked to models"
+
+    # --- closing ---
+
+    def _close_waiting(self, server: ServerBook) -> None:
+        while server.waiting and self._reached(server, server.waiting[0].t_ns):
+            self._close(server, server.waiting.popleft())
+
+    def _reached(self, server: ServerBook, t_ns: int) -> bool:
+        return all(board.away or (board.booked_ns or 0) >= t_ns for board in self._held(server.name))
+
+    def _close(self, server: ServerBook, reading: ServerReading) -> None:
+        deltas = server.counters.apply(reading, started_since_ns=self._started_since(server, reading))
+        if deltas.rejected is not None:
+            server.failure = ServerFailure(server.name, reading.t_ns, deltas.rejected, rejected=True)
+            return
+        if server.present:
+            self._close_interval(server, reading, deltas)
+        else:
+            opened = server.open(reading.t_ns, deltas.tokens)
+            server.know(reading)
+            if opened is not None:
+                self._closed.append(opened)
+        # A listener that became known, or another one, may hold other boards.
+        moved = server.reading is None or server.reading.listener != reading.listener or not self._is_mapped(server)
+        server.reading = reading
+        if moved:
+            self._map()
+
+    def _started_since(self, server: ServerBook, reading: ServerReading) -> int | None:
+        if server.gone_ns is not None:
+            return server.gone_ns
+        if server.reading is None and reading.process_start_ns is not None and reading.process_start_ns > self.started_ns:
+            return self.started_ns
+        return None
+
+    def _close_interval(self, server: ServerBook, reading: ServerReading, deltas: TokenDeltas) -> None:
+        start_ns = server.closed_ns or reading.t_ns
+        state = self._state(server, reading, deltas, start_ns)
+        restart_ns = reading.process_start_ns
+        if deltas.reset and state == "unobserved" and restart_ns is not None and start_ns < restart_ns < reading.t_ns:
+            # What was before the new start is unobserved; since then every token is in the counters.
+            self._book(server, restart_ns, "unobserved", TokenDeltas())
+            deltas = TokenDeltas(deltas.tokens)
+            state = self._state(server, reading, deltas, restart_ns)
+        server.know(reading)
+        self._book(server, reading.t_ns, state, deltas)
+
+    def _book(self, server: ServerBook, t_ns: int, state: State, deltas: TokenDeltas) -> None:
+        energy_uj = gap_uj = 0
+        for board in self.boards.values():
+            if (owner := board.owners.get(server.name)) is not None:
+                of_board_uj, of_gaps_uj = owner.close(t_ns)
+                energy_uj, gap_uj = energy_uj + of_board_uj, gap_uj + of_gaps_uj
+        self._closed.append(server.close(t_ns, state, energy_uj, gap_uj, deltas.tokens))
+
+    def _state(self, server: ServerBook, reading: ServerReading, deltas: TokenDeltas, start_ns: int) -> State:
+        if any(board.away or (board.gap_end_ns or start_ns) > start_ns for board in self._held(server.name)):
+            server.gap_ns = reading.t_ns
+            return "unobserved"
+        if deltas.reset or reading.t_ns - start_ns > UNOBSERVED_AFTER_NS:
+            return "unobserved"
+        ran = reading.running or (server.reading.running if server.reading is not None else 0)
+        return "active" if ran or any(deltas.tokens.values()) else "idle"
+
+    def _close_rest(self, server: ServerBook) -> None:
+        """Close all that was booked to a server, unobserved, with no tokens."""
+        owners = [board.owners[server.name] for board in self.boards.values() if server.name in board.owners]
+        ends_ns = [end_ns for owner in owners if (end_ns := owner.last_booked_ns()) is not None]
+        self._book(server, max((*ends_ns, server.closed_ns or 0)), "unobserved", TokenDeltas())
+
+    def _leave(self, server: ServerBook, t_ns: int) -> None:
+        while server.waiting:
+            self._close(server, server.waiting.popleft())
+        if not server.present:
+            server.gone_ns = t_ns
+            return
+        self._close_rest(server)
+        server.leave(t_ns)
+        self._map()
+
+    # --- who holds what ---
+
+    def _held(self, server: str) -> Iterable[BoardBook]:
+        for uuid, holders in self.holders.items():
+            if any(holder.server == server for holder in holders):
+                yield self.boards[uuid]
+
+    def _is_mapped(self, server: ServerBook) -> bool:
+        return any(holder.server == server.name for holders in self.holders.values() for holder in holders)
+
+    def _board_views(self) -> Sequence[Board]:
+        # A board that is gone keeps the processes it had: when it returns, its energy over the gap has an owner.
+        return [Board(board.gpu, board.state.processes if board.state is not None else None) for board in self.boards.values()]
+
+    def _map(self) -> None:
+        claims = [
+            Claim(name, self.specs[name].gpus, server.reading.listener if server.reading is not None else None)
+            for name, server in self.servers.items()
+            if server.present
+        ]
+        self.holders = self._mapping.of(self._board_views(), claims, servers_known=len(self.servers))
+        for holders in self.holders.values():
+            for holder in holders:
+                if holder.server is not None:
+                    self.servers[holder.server].held = True
