@@ -26,6 +26,10 @@ class Span:
     coverage_ratio: float
     covered: bool
 
+    def seconds(self, first_ns: int) -> float:
+        """Its length, less what was before the server's first reading."""
+        return (self.to_ns - max(self.start_ns, first_ns)) / 1e9
+
     def delta(self, ring: Ring | None) -> int:
         """What a figure rose by; 0 where there is none yet."""
         return 0 if ring is None or ring.last is None else ring.delta(self.start_ns, self.to_ns)
@@ -62,8 +66,9 @@ def figures(book: ServerBook, model: ModelBook, at: Span, to_wall_s: float) -> W
     energy_uj: Mapping[State, int] = {state: at.delta(model.rings.get(state)) for state in STATES} if book.held else {}
     tokens: Mapping[Kind, int] = {kind: at.delta(model.rings.get(kind)) for kind in model.tokens}
     power_watts, rates, per_joule = None, {}, {}
-    if at.covered:
-        seconds = at.window.span_ns / 1e9
+    first = book.observed_ring.first
+    if at.covered and first is not None:
+        seconds = at.seconds(first[0])
         rates = {kind: count / seconds for kind, count in tokens.items()}
         if book.held:
             joules = sum(energy_uj.values()) / 1e6
