@@ -13,7 +13,7 @@ setup(
         Extension(
             "tokenwatt.ring._ring",
             sources=["tokenwatt/ring/_ring.c", "tokenwatt/ring/core.c"],
-            depends=["tokenwatt/ring/core.h"],
+            depends=["tokenwatt/ring/convert.h", "tokenwatt/ring/core.h"],
             define_macros=[("Py_LIMITED_API", "0x030B0000")] if ABI3 else [],
             py_limited_api=ABI3,
             # Without a compiler or Python's headers the twin in Python does the same, slower. Under CI that would hide an error.

@@ -1,0 +1,1 @@
+from tokenwatt.ring._twin import Ring as Ring
