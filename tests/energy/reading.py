@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 
@@ -17,7 +16,7 @@ def main() -> None:
     except SourceUnavailable as error:
         json.dump({"unavailable": str(error)}, sys.stdout)
         return
-    readings = [dataclasses.asdict(source.read(gpu.uuid, want_processes=True)) for gpu in gpus]
+    readings = [source.read(gpu.uuid, want_processes=True)._asdict() for gpu in gpus]
     state = source.state(gpus[0].uuid)
     figures = {} if state is None else {"memory": state.memory_used_bytes, "temperature": state.temperature_celsius}
     events = None if state is None or state.clock_events is None else sorted(state.clock_events)
