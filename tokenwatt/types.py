@@ -53,8 +53,7 @@ class Gpu:
     scope: Scope = "gpu"
 
 
-@dataclass(frozen=True, slots=True)
-class EnergyReading:
+class EnergyReading(NamedTuple):  # made 80 times a second on a node of 8: a frozen dataclass takes six times as long
     """One board's energy and power at one instant. ``error`` says why nothing at all could be read: then every figure is None."""
 
     uuid: str

@@ -55,7 +55,7 @@ def _server(act: Callable[[Node, FakeServer], None]) -> st.SearchStrategy[Step]:
 
 
 steps: st.SearchStrategy[Step] = st.one_of(
-    st.integers(1, 30).map(lambda n: lambda node: [node.tick() for _ in range(n)] and None),  # type: ignore[return-value]
+    st.integers(1, 30).map(lambda n: lambda node: [node.tick() for _ in range(n)] and None),
     st.integers(1, 90 * 10).map(lambda n: lambda node: node.tick(n * TICK)),
     st.just(lambda node: node.tick(700 * SECOND)),
     st.just(lambda node: node.states()),
@@ -134,8 +134,8 @@ def test_intervals_of_a_server_neither_overlap_nor_go_back_and_add_up_to_its_tot
             end_ns = interval.end_ns
             for key, uj in interval.energy_uj.items():
                 energy[key] = energy.get(key, 0) + uj
-            for kind, count in interval.tokens.items():
-                tokens[kind] = tokens.get(kind, 0) + count
+            for of, count in interval.tokens.items():
+                tokens[of] = tokens.get(of, 0) + count
         for model in node.server(name).models:
             for state, uj in model.energy_uj.items():
                 assert energy.get((model.model, state), 0) == uj

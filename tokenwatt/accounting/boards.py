@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tokenwatt.accounting.divide import divide
 from tokenwatt.accounting.energy_counter import SECOND_NS, Booking, EnergyCounter
 from tokenwatt.accounting.rings import agreement_ring, board_ring, owner_ring
@@ -105,20 +103,22 @@ class BoardBook:
             elif since_ns is None or reading.lost or reading.t_ns - since_ns > AWAY_AFTER_NS:
                 self.away = True
             return None
-        gap = self.away or booking.gap
-        if gap:
-            self.gap_end_ns = reading.t_ns
-        self.away = False
-        return booking._replace(gap=gap)
+        if self.away or booking.gap:
+            self.away, self.gap_end_ns = False, reading.t_ns
+            return booking._replace(gap=True)
+        return booking
 
-    def book(self, booking: Booking, shares: Sequence[Share], split: Split | None) -> None:
+    def book(self, booking: Booking, shares: tuple[Share, ...], split: Split | None) -> None:
         """Give a tick's energy to its owners. The parts sum to the whole."""
-        self.shares, self.split = tuple(shares), split
+        self.shares, self.split = shares, split
         for share, part_uj in zip(shares, divide(booking.delta_uj, [share.weight for share in shares]), strict=True):
             if share.server is None:
                 self.unattributed_uj += part_uj
-            else:
-                self.owners.setdefault(share.server, Owner()).book(booking.since_ns, booking.t_ns, part_uj, step=booking.gap)
+                continue
+            owner = self.owners.get(share.server)
+            if owner is None:
+                owner = self.owners[share.server] = Owner()
+            owner.book(booking.since_ns, booking.t_ns, part_uj, step=booking.gap)
         self._ring.append(booking.t_ns, self.counter.total_uj)
 
     def statistics(self) -> PowerStatistics | None:

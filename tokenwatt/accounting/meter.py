@@ -40,6 +40,7 @@ class Meter:
         self.boards: dict[str, BoardBook] = {}
         self.servers = {spec.name: ServerBook(spec.name) for spec in servers}
         self.holders: Mapping[str, tuple[Holder, ...]] = {}
+        self._held: dict[str, tuple[BoardBook, ...]] = {}
         self.started_ns = started_ns
         self._power_period_ns = power_period_ns
         self._mapping = Holders(ancestors)
@@ -76,7 +77,8 @@ class Meter:
             holders = self.holders.get(reading.uuid, ())
             board.book(booking, *self._sharing[reading.uuid].shares(reading, holders, tokens))
         for server in self.servers.values():
-            self._close_waiting(server)
+            if server.waiting:
+                self._close_waiting(server)
 
     def server_reading(self, reading: ServerReading) -> None:
         """Take one good answer. Its interval closes once the energy of the server's boards is known up to the same instant."""
@@ -140,7 +142,7 @@ class Meter:
             self._close(server, server.waiting.popleft())
 
     def _reached(self, server: ServerBook, t_ns: int) -> bool:
-        return all(board.away or (board.booked_ns or 0) >= t_ns for board in self._held(server.name))
+        return all(board.away or (board.booked_ns or 0) >= t_ns for board in self._held.get(server.name, ()))
 
     def _close(self, server: ServerBook, reading: ServerReading) -> None:
         deltas = server.counters.apply(reading, started_since_ns=self._started_since(server, reading))
@@ -155,7 +157,7 @@ class Meter:
             if opened is not None:
                 self._closed.append(opened)
         # A listener that became known, or another one, may hold other boards.
-        moved = server.reading is None or server.reading.listener != reading.listener or not self._is_mapped(server)
+        moved = server.reading is None or server.reading.listener != reading.listener or server.name not in self._held
         server.reading = reading
         if moved:
             self._map()
@@ -188,7 +190,7 @@ class Meter:
         self._closed.append(server.close(t_ns, state, energy_uj, gap_uj, deltas.tokens))
 
     def _state(self, server: ServerBook, reading: ServerReading, deltas: TokenDeltas, start_ns: int) -> State:
-        if any(board.away or (board.gap_end_ns or start_ns) > start_ns for board in self._held(server.name)):
+        if any(board.away or (board.gap_end_ns or start_ns) > start_ns for board in self._held.get(server.name, ())):
             server.gap_ns = reading.t_ns
             return "unobserved"
         if deltas.reset or reading.t_ns - start_ns > UNOBSERVED_AFTER_NS:
@@ -214,14 +216,6 @@ class Meter:
 
     # --- who holds what ---
 
-    def _held(self, server: str) -> Iterable[BoardBook]:
-        for uuid, holders in self.holders.items():
-            if any(holder.server == server for holder in holders):
-                yield self.boards[uuid]
-
-    def _is_mapped(self, server: ServerBook) -> bool:
-        return any(holder.server == server.name for holders in self.holders.values() for holder in holders)
-
     def _board_views(self) -> Sequence[Board]:
         # A board that is gone keeps the processes it had: when it returns, its energy over the gap has an owner.
         return [Board(board.gpu, board.state.processes if board.state is not None else None) for board in self.boards.values()]
@@ -233,7 +227,10 @@ class Meter:
             if server.present
         ]
         self.holders = self._mapping.of(self._board_views(), claims, servers_known=len(self.servers))
-        for holders in self.holders.values():
+        held: dict[str, list[BoardBook]] = {}
+        for uuid, holders in self.holders.items():
             for holder in holders:
                 if holder.server is not None:
+                    held.setdefault(holder.server, []).append(self.boards[uuid])
                     self.servers[holder.server].held = True
+        self._held = {server: tuple(boards) for server, boards in held.items()}

@@ -70,6 +70,15 @@ class SnapshotMaker:
         meter, reading = self._meter, book.reading
         spec = meter.specs[book.name]
         spans = [span(book, window, now.t_ns, self._period_ns) for window in self._windows]
+        models = tuple(
+            ModelSnapshot(
+                model=name,
+                energy_uj=dict(model.energy_uj) if book.held else {},
+                tokens=dict(model.tokens),
+                windows={at.window.label: figures(book, model, at, now.wall_of(at.to_ns)) for at in spans},
+            )
+            for name, model in book.models.items()
+        )
         up = book.failure is None and reading is not None
         return ServerSnapshot(
             name=book.name,
@@ -90,16 +99,8 @@ class SnapshotMaker:
             rejected_readings=book.counters.rejected,
             pending_uj=meter.pending_uj(book.name),
             gpus=tuple(self._gpus_of(book.name)),
-            models=tuple(
-                ModelSnapshot(
-                    model=name,
-                    energy_uj=dict(model.energy_uj) if book.held else {},
-                    tokens=dict(model.tokens),
-                    windows={at.window.label: figures(book, model, at, now.wall_of(at.to_ns)) for at in spans},
-                )
-                for name, model in book.models.items()
-            ),
-            windows={at.window.label: server_window(book, at) for at in spans},
+            models=models,
+            windows={at.window.label: server_window(book, at, (model.windows[at.window.label] for model in models)) for at in spans},
         )
 
     def _gpus_of(self, server: str) -> Iterable[tuple[str, int, Method]]:

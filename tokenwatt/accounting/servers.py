@@ -9,7 +9,7 @@ from tokenwatt.accounting.divide import divide
 from tokenwatt.accounting.rings import series_ring
 from tokenwatt.accounting.token_counters import TokenCounters
 from tokenwatt.ring import Ring
-from tokenwatt.types import STATES, Interval, Kind, ServerFailure, ServerReading, State
+from tokenwatt.types import STATES, Interval, Kind, SeriesKey, ServerFailure, ServerReading, State
 
 WAITING_MAX = 120
 """Readings that wait for energy are dropped beyond this, oldest first: the next one has their tokens."""
@@ -75,6 +75,7 @@ class ServerBook:
         self.work_tokens = 0
         """The processed tokens of the last closed interval."""
         self._serving: tuple[str, ...] = ()
+        self._known_keys: frozenset[SeriesKey] = frozenset()
         self.held = False
         """It held a board at some time: its energy is a number, and 0 is one."""
         self.observed_ns = 0
@@ -117,6 +118,9 @@ class ServerBook:
 
     def know(self, reading: ServerReading) -> None:
         """Make the models and kinds of a reading known, at 0 where they are new."""
+        if self._known_keys == reading.counters.keys():
+            return
+        self._known_keys = frozenset(reading.counters)
         self._serving = tuple(sorted({key.model for key in reading.counters}))
         with_cached = {key.model for key in reading.counters if key.kind == "prompt"}
         for key in reading.counters:

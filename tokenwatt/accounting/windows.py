@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tokenwatt.accounting.servers import ModelBook, ServerBook
@@ -32,7 +32,7 @@ class Span:
 
     def delta(self, ring: Ring | None) -> int:
         """What a figure rose by; 0 where there is none yet."""
-        return 0 if ring is None or ring.last is None else ring.delta(self.start_ns, self.to_ns)
+        return 0 if ring is None else ring.delta(self.start_ns, self.to_ns)
 
 
 def span(book: ServerBook, window: Window, now_ns: int, period_ns: int) -> Span:
@@ -51,13 +51,15 @@ def span(book: ServerBook, window: Window, now_ns: int, period_ns: int) -> Span:
     return Span(window, start_ns, to_ns, coverage_ratio, fresh and coverage_ratio >= COVERED and untouched)
 
 
-def server_window(book: ServerBook, at: Span) -> ServerWindow:
+def server_window(book: ServerBook, at: Span, models: Iterable[WindowFigures]) -> ServerWindow:
     """All models of a server together."""
     idle_ratio = None
     if at.covered and book.held:
-        energy_uj = {state: sum(at.delta(model.rings.get(state)) for model in book.models.values()) for state in STATES}
-        loaded_uj = sum(energy_uj.values())
-        idle_ratio = energy_uj["idle"] / loaded_uj if loaded_uj else None
+        idle_uj = loaded_uj = 0
+        for f in models:
+            idle_uj += f.energy_uj["idle"]
+            loaded_uj += sum(f.energy_uj.values())
+        idle_ratio = idle_uj / loaded_uj if loaded_uj else None
     return ServerWindow(at.coverage_ratio, idle_ratio)
 
 

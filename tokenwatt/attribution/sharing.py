@@ -18,6 +18,7 @@ class Sharing:
     def __init__(self) -> None:
         self._utilization: Mapping[int, int] = {}
         self._utilization_t_ns = 0
+        self._sole: tuple[Share, ...] = _UNATTRIBUTED
 
     def shares(
         self, reading: EnergyReading, holders: Sequence[Holder], tokens: Mapping[str, int]
@@ -29,7 +30,9 @@ class Sharing:
         if not holders:
             return _UNATTRIBUTED, None
         if len(holders) == 1:
-            return (Share(holders[0].server, 1),), "sole"
+            if self._sole[0].server != holders[0].server:
+                self._sole = (Share(holders[0].server, 1),)
+            return self._sole, "sole"
         weights, split = self._by_utilization(reading, holders), "sm_utilization"
         if weights is None:
             weights, split = _by_tokens(holders, tokens), "tokens"

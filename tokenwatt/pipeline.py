@@ -1,0 +1,183 @@
+"""The rooms wired together: readings flow into one inbox, one thread writes the books, snapshots flow out.
+
+| thread | what it does | what it touches |
+|---|---|---|
+| power (energy.sampler) | reads the boards ten times a second | NVML; puts into the inbox |
+| server-NAME (servers.poller), one each | reads its server once a second | its connection; puts into the inbox |
+| meter | takes from the inbox, books, closes, publishes | the books, which nobody else touches |
+| main | answers HTTP from the last snapshot | the snapshot, which nobody changes |
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import threading
+import time
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Final
+
+from tokenwatt import __version__, procfs
+from tokenwatt.accounting.meter import Meter, ServerSpec
+from tokenwatt.accounting.publish import Clock, SnapshotMaker
+from tokenwatt.energy.sampler import Sampler
+from tokenwatt.energy.source import EnergySource, SourceUnavailable
+from tokenwatt.ring import IMPLEMENTATION
+from tokenwatt.servers.poller import Poller
+from tokenwatt.servers.target import ServerTarget
+from tokenwatt.settings.model import Settings
+from tokenwatt.settings.servers import ServerSettings
+from tokenwatt.snapshot import Build, Snapshot
+from tokenwatt.types import EnergyTick, GpuStates, ServerFailure, ServerReading
+
+log = logging.getLogger("tokenwatt")
+
+STATE_PERIOD_NS: Final = 1_000_000_000
+LOOK_FOR_GPUS_S: Final = 5.0
+
+Message = EnergyTick | GpuStates | ServerReading | ServerFailure
+
+
+class Pipeline:
+    """Measures a node and hands out snapshots until it is stopped."""
+
+    def __init__(
+        self,
+        source: EnergySource,
+        settings: Settings,
+        *,
+        on_snapshot: Callable[[Snapshot], None],
+        on_failure: Callable[[BaseException], None],
+        debug: bool = False,
+    ) -> None:
+        """``on_snapshot`` and ``on_failure`` (the meter cannot go on) are called from the meter's thread."""
+        self._settings = settings
+        self._on_snapshot = on_snapshot
+        self._on_failure = on_failure
+        self._debug = debug
+        self._inbox: SimpleQueue[Message | None] = SimpleQueue()
+        self._sampler = Sampler(
+            source, power_period_ns=settings.sampling.power_ns, state_period_ns=STATE_PERIOD_NS, deliver=self._inbox.put
+        )
+        self._meter = Meter(
+            [_spec(server) for server in settings.servers],
+            procfs.ancestors,
+            power_period_ns=settings.sampling.power_ns,
+            started_ns=time.monotonic_ns(),
+        )
+        self._snapshots = SnapshotMaker(
+            self._meter,
+            build=Build(__version__, platform.python_version(), IMPLEMENTATION),
+            simulated=source.simulated,
+            windows=settings.windows,
+            metrics_windows=settings.metrics.windows,
+            tokens_period_ns=settings.sampling.tokens_ns,
+            started_wall_s=time.time(),
+        )
+        self._pollers = [
+            Poller(_target(server), period_ns=settings.sampling.tokens_ns, deliver=self._inbox.put) for server in settings.servers
+        ]
+        self._thread = threading.Thread(target=self._write, name="meter", daemon=True)
+        self._looking = threading.Thread(target=self._look_for_gpus, name="look-for-gpus", daemon=True)
+        self._stopping = threading.Event()
+        self._next_ns = 0
+        self._notice: str | None = None
+
+    def start(self, *, wait_for_gpu: bool = False) -> None:
+        """Begin to measure.
+
+        Raises:
+            SourceUnavailable: there is no GPU to read, and ``wait_for_gpu`` is not set.
+        """
+        try:
+            self._meter.gpus_found(self._sampler.open())
+            self._sampler.start()
+        except SourceUnavailable as e:
+            if not wait_for_gpu:
+                raise
+            self._notice = str(e)
+            log.warning("%s Looking again every %.0f s.", e, LOOK_FOR_GPUS_S)
+            self._looking.start()
+        self._thread.start()
+        for poller in self._pollers:
+            poller.start()
+
+    def stop(self) -> None:
+        """Stop all threads. A call that hangs in a driver is left behind."""
+        self._stopping.set()
+        for poller in self._pollers:
+            poller.stop()
+        self._sampler.stop()
+        self._inbox.put(None)
+        for thread in (self._thread, self._looking):
+            if thread.ident is not None:
+                thread.join(timeout=1)
+
+    def _look_for_gpus(self) -> None:
+        """Until there is a GPU: snapshots go out all the same, without any, and say why."""
+        look_s = 0.0
+        while not self._stopping.wait(1.0):
+            look_s += 1.0
+            if look_s >= LOOK_FOR_GPUS_S:
+                look_s = 0.0
+                try:
+                    gpus = self._sampler.open()
+                except SourceUnavailable as e:
+                    self._notice = str(e)
+                else:
+                    self._notice = None
+                    log.info("Found %d GPUs.", len(gpus))
+                    self._sampler.start()
+                    return
+            self._inbox.put(EnergyTick(()))
+
+    def _write(self) -> None:
+        try:
+            while (message := self._inbox.get()) is not None:
+                self._handle(message)
+        except Exception as e:
+            # Books that may be wrong are worse than none: stop, and let the supervisor start anew.
+            log.exception("The meter stopped: an error that should not be possible. Please report it.")
+            self._on_failure(e)
+
+    def _handle(self, message: Message) -> None:
+        meter = self._meter
+        if isinstance(message, EnergyTick):
+            meter.energy_tick(message)
+            # Snapshots follow the ticks: where no energy is read any more, none is published, and what is served grows old and is refused.
+            now_ns = time.monotonic_ns()
+            if now_ns >= self._next_ns:
+                self._publish(now_ns)
+        elif isinstance(message, ServerReading):
+            meter.server_reading(message)
+        elif isinstance(message, ServerFailure):
+            meter.server_failure(message)
+        else:
+            meter.gpu_states(message)
+
+    def _publish(self, now_ns: int) -> None:
+        period_ns = self._settings.sampling.tokens_ns
+        self._next_ns = max(self._next_ns + period_ns, now_ns + period_ns // 2)
+        self._meter.each_second(now_ns)
+        closed = self._meter.take_closed()
+        if self._debug:
+            log.debug("Closed %d intervals: %s", len(closed), closed)
+            self._meter.check_conservation()
+        self._on_snapshot(self._snapshots.take(Clock(now_ns, time.time()), notice=self._notice))
+
+
+def _spec(server: ServerSettings) -> ServerSpec:
+    return ServerSpec(server.name, server.url, server.engine, server.gpus)
+
+
+def _target(server: ServerSettings) -> ServerTarget:
+    return ServerTarget(
+        name=server.name,
+        url=server.url,
+        engine=server.engine,
+        metrics_path=server.metrics_path,
+        api_key_file=server.api_key_file,
+        ca_file=server.tls.ca_file,
+        insecure_skip_verify=server.tls.insecure_skip_verify,
+    )
