@@ -49,9 +49,10 @@ class GpuSnapshot:
     source: str
     """``counter`` (hardware) or ``integral`` (of power)."""
     scope: Scope
-    energy_uj: int
-    unattributed_uj: int
-    last_sample_wall_s: float
+    energy_uj: int | None
+    """None: it was never read."""
+    unattributed_uj: int | None
+    last_sample_wall_s: float | None
     """Wall time of the energy published."""
     resets: int
     rejected_readings: int
@@ -78,11 +79,13 @@ class GpuSnapshot:
 class WindowFigures:
     """Figures of one server and model over one trailing window that ends at ``to_wall_s``.
 
+    ``from_wall_s`` is its beginning, or the server's first reading where that is later: rates and ratios are over what is between.
     ``energy_uj`` and ``tokens`` are what was booked inside the window, covered or not. The rest is None where the contract says absent.
     Keys of ``tokens_per_joule`` and ``joules_per_token``: generation, processed, total; only known ones are there.
     """
 
     window: Window
+    from_wall_s: float
     to_wall_s: float
     coverage_ratio: float
     covered: bool

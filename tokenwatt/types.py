@@ -19,7 +19,7 @@ Kind = Literal["prompt_computed", "prompt_cached", "generation", "unsplit"]
 KINDS: Final[tuple[Kind, ...]] = ("prompt_computed", "prompt_cached", "generation", "unsplit")
 
 SeriesKind = Literal["prompt", "prompt_computed", "prompt_cached", "generation", "unsplit"]
-"""What one counter of a server holds. ``prompt`` includes the cached tokens; accounting takes the ``prompt_cached`` of the same page off it."""
+"""What a counter of a server holds. ``prompt`` includes the cached tokens; accounting takes the ``prompt_cached`` of the same page off."""
 
 State = Literal["active", "idle", "unobserved"]
 """Of an interval's energy: tokens moved or requests ran; the server held its GPUs and did nothing; we could not see."""
@@ -41,7 +41,7 @@ Cached = Literal["known", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A board: what does not change while the driver is loaded. ``uuid`` is the key; ``index`` is only for people, it moves when a GPU goes."""
+    """A board: what does not change while the driver is loaded. ``uuid`` is the key; ``index`` is for people and moves when a GPU goes."""
 
     uuid: str
     index: int
@@ -61,7 +61,7 @@ class EnergyReading(NamedTuple):  # made 80 times a second on a node of 8: a fro
     energy_mj: int | None = None
     """The hardware counter (mJ since the driver was loaded). None: this board has none, or this one read of it failed."""
     power_mw: int | None = None
-    """What is integrated: the 1 s mean where the board has one (it sees all of the time, the instant value a part), else the instant value."""
+    """What is integrated: the 1 s mean where the board has one (it sees all of the time, the instant value a part), else the latter."""
     power_instant_mw: int | None = None
     sm_utilization: Mapping[int, int] | None = None
     """Per cent by pid since the reading before. None: not asked (one process or none) or not told by the driver."""
@@ -194,8 +194,8 @@ class Share(NamedTuple):
 class Interval:
     """The unit of accounting: joules and tokens of one server between the same two instants. Closed once, never revised.
 
-    ``energy_uj`` is by (model, state), ``tokens`` by (model, kind). ``start_ns == end_ns`` for tokens whose time is not known (those of a server
-    that was started and read for the first time).
+    ``energy_uj`` is by (model, state), ``tokens`` by (model, kind). ``start_ns == end_ns`` for tokens whose time is not known (those of a
+    server that was started and read for the first time).
     """
 
     server: str

@@ -155,6 +155,16 @@ class Node:
     def server(self, name: str) -> ServerSnapshot:
         return next(server for server in self.snapshot().servers if server.name == name)
 
+    def measured_uj(self, board: int) -> int:
+        energy_uj = self.snapshot().gpus[board].energy_uj
+        assert energy_uj is not None
+        return energy_uj
+
+    def unattributed_uj(self, board: int) -> int:
+        energy_uj = self.snapshot().gpus[board].unattributed_uj
+        assert energy_uj is not None
+        return energy_uj
+
     def energy_uj(self, name: str) -> dict[str, int]:
         """All models of a server by state."""
         out = {"active": 0, "idle": 0, "unobserved": 0}
@@ -173,8 +183,8 @@ class Node:
 
 def assert_conserved(snapshot: Snapshot) -> None:
     """Rule 5 on a snapshot alone, to the microjoule."""
-    measured = sum(g.energy_uj for g in snapshot.gpus)
+    measured = sum(g.energy_uj or 0 for g in snapshot.gpus)
     owned = sum(uj for s in snapshot.servers for m in s.models for uj in m.energy_uj.values())
-    unattributed = sum(g.unattributed_uj for g in snapshot.gpus)
+    unattributed = sum(g.unattributed_uj or 0 for g in snapshot.gpus)
     pending = sum(s.pending_uj for s in snapshot.servers)
     assert measured == owned + unattributed + pending

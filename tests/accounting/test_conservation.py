@@ -81,9 +81,7 @@ steps: st.SearchStrategy[Step] = st.one_of(
     _server(lambda node, s: node.fail(s.name, gone=True)),
     _server(lambda node, s: node.fail(s.name, rejected=True)),
     _server(lambda node, s: setattr(s, "running", 1 - s.running)),
-    st.sampled_from((10, 20, 30, None)).flatmap(
-        lambda pid: _server(lambda node, s: setattr(s, "listener", pid and Listener(pid, 1)))
-    ),
+    st.sampled_from((10, 20, 30, None)).flatmap(lambda pid: _server(lambda node, s: setattr(s, "listener", pid and Listener(pid, 1)))),
 )
 
 
@@ -91,8 +89,8 @@ def counters(snapshot: Snapshot) -> dict[tuple[str, ...], int]:
     """Every published counter."""
     out: dict[tuple[str, ...], int] = {}
     for g in snapshot.gpus:
-        out["gpu", g.gpu.uuid] = g.energy_uj
-        out["unattributed", g.gpu.uuid] = g.unattributed_uj
+        out["gpu", g.gpu.uuid] = g.energy_uj or 0
+        out["unattributed", g.gpu.uuid] = g.unattributed_uj or 0
         out["gpu_counts", g.gpu.uuid] = g.resets + g.rejected_readings + g.samples_missed
     for s in snapshot.servers:
         out["server_counts", s.name] = s.resets + s.rejected_readings

@@ -24,7 +24,7 @@ class TestBaseline:
         node.servers["chat"].make(generation=1_000_000)
         node.run(3)
         assert node.tokens("chat")["generation"] == 0
-        assert node.snapshot().gpus[0].energy_uj == pytest.approx(2.9 * 100e6)  # 5 kJ on the counter at the first reading
+        assert node.measured_uj(0) == pytest.approx(2.9 * 100e6)  # 5 kJ on the counter at the first reading
 
     def test_a_server_that_started_while_we_watched_counts_from_zero(self) -> None:
         node = Node(1, [CHAT])
@@ -113,15 +113,15 @@ class TestResets:
 
     def test_the_boards_counter(self) -> None:
         node = chat_node()
-        before = node.snapshot().gpus[0].energy_uj
+        before = node.measured_uj(0)
         node.boards[0].energy_mj = 0
         node.run(1)
-        assert node.snapshot().gpus[0].energy_uj - before == 100_000_000
+        assert node.measured_uj(0) - before == 100_000_000
         assert node.snapshot().gpus[0].resets == 1
 
     def test_a_driver_that_changed_makes_a_new_counter_though_its_value_is_higher(self) -> None:
         node = chat_node()
-        before = node.snapshot().gpus[0].energy_uj
+        before = node.measured_uj(0)
         old = node.boards[0].gpu
         node.boards[0].gpu = type(old)(old.uuid, old.index, old.name, "590.1", old.pci_bus_id, old.power_limit_max_mw)
         node.states()
@@ -129,31 +129,31 @@ class TestResets:
         node.boards[0].power_mw = 0
         node.run(2)
         # 300 J more than before, and 5 kJ since the reload: neither can have been used in a tick, so the integral stands in.
-        assert node.snapshot().gpus[0].energy_uj - before <= 10_000_000
+        assert node.measured_uj(0) - before <= 10_000_000
         assert node.snapshot().gpus[0].resets == 1
 
 
 class TestRejection:
     def test_a_reading_no_board_could_make_moves_nothing(self) -> None:
         node = chat_node()
-        before = node.snapshot().gpus[0].energy_uj
+        before = node.measured_uj(0)
         node.boards[0].energy_mj += 10**9
         node.tick()
         node.tick()
-        assert node.snapshot().gpus[0].energy_uj == before
+        assert node.measured_uj(0) == before
         assert node.snapshot().gpus[0].rejected_readings == 2
         node.boards[0].energy_mj -= 10**9
         node.tick()
-        assert node.snapshot().gpus[0].energy_uj == before + 30_000_000
+        assert node.measured_uj(0) == before + 30_000_000
         assert node.snapshot().gpus[0].resets == 0
 
     def test_three_in_a_row_are_a_new_counter_and_the_integral_fills_the_gap(self) -> None:
         node = chat_node()
-        before = node.snapshot().gpus[0].energy_uj
+        before = node.measured_uj(0)
         node.boards[0].energy_mj += 10**9
         node.run(1)
         gpu_now = node.snapshot().gpus[0]
-        assert gpu_now.energy_uj - before == 100_000_000
+        assert node.measured_uj(0) - before == 100_000_000
         assert (gpu_now.rejected_readings, gpu_now.resets) == (3, 1)
 
     @pytest.mark.parametrize(("mj_too_many", "rejected"), [(0, 0), (1, 1)])
@@ -328,7 +328,7 @@ class TestGone:
         assert node.energy_uj("chat") == {"active": 0, "idle": 100_000_000, "unobserved": 50_000_000}
         assert node.server("chat").pending_uj == 0
         assert node.server("chat").gpus == ()
-        assert node.snapshot().gpus[0].unattributed_uj == 1_000_000_000 + 90_000_000
+        assert node.unattributed_uj(0) == 1_000_000_000 + 90_000_000
         assert_conserved(node.snapshot())
 
     def test_one_that_comes_back_goes_on(self) -> None:
@@ -360,7 +360,7 @@ class TestGone:
         node = chat_node()
         node.fail("chat")
         node.run(3, read=())
-        assert node.snapshot().gpus[0].unattributed_uj == 90_000_000
+        assert node.unattributed_uj(0) == 90_000_000
         assert node.server("chat").pending_uj == 300_000_000
 
 
@@ -377,19 +377,19 @@ class TestIntegral:
 
     def test_power_that_is_not_known_is_not_zero(self) -> None:
         node = chat_node(counter=False)
-        before = node.snapshot().gpus[0].energy_uj
+        before = node.measured_uj(0)
         uuid = node.boards[0].gpu.uuid
         for _ in range(20):
             node.t_ns += TICK
             node.meter.energy_tick(EnergyTick((EnergyReading(uuid, node.t_ns),)))
         node.run(1)
-        assert node.snapshot().gpus[0].energy_uj - before == 300_000_000
+        assert node.measured_uj(0) - before == 300_000_000
 
     def test_a_long_gap_is_not_integrated(self) -> None:
         node = chat_node(counter=False)
-        before = node.snapshot().gpus[0].energy_uj
+        before = node.measured_uj(0)
         node.tick(100 * SECOND)
-        assert node.snapshot().gpus[0].energy_uj == before
+        assert node.measured_uj(0) == before
 
     def test_counter_and_integral_are_compared(self) -> None:
         node = chat_node()
@@ -406,11 +406,11 @@ class TestIntegral:
         node = chat_node()
         node.boards[0].counter = False
         node.run(70)
-        assert node.snapshot().gpus[0].energy_uj == 100_000_000 * 70 + 90_000_000
+        assert node.measured_uj(0) == 100_000_000 * 70 + 90_000_000
         assert node.snapshot().gpus[0].source == "integral"
         node.boards[0].counter = True
         node.run(10)
-        assert node.snapshot().gpus[0].energy_uj == 100_000_000 * 80 + 90_000_000
+        assert node.measured_uj(0) == 100_000_000 * 80 + 90_000_000
         assert node.snapshot().gpus[0].source == "counter"
 
 
@@ -432,7 +432,7 @@ class TestSharing:
         node.states()
         node.run(2)
         assert node.energy_uj("chat")["idle"] == 75_000_000
-        assert node.snapshot().gpus[0].unattributed_uj == 90_000_000 + 25_000_000
+        assert node.unattributed_uj(0) == 90_000_000 + 25_000_000
         assert node.snapshot().gpus[0].split == "sm_utilization"
 
     def test_a_server_whose_processes_cannot_be_seen_loses_nothing_to_strangers(self) -> None:
@@ -473,7 +473,7 @@ class TestWhoHoldsWhat:
         assert [g[1:] for g in node.server("chat").gpus] == [(0, "ancestry")]
         assert [g[1:] for g in node.server("code").gpus] == [(1, "ancestry")]
         assert node.energy_uj("chat")["idle"] == 100_000_000
-        assert node.snapshot().gpus[2].unattributed_uj == 190_000_000
+        assert node.unattributed_uj(2) == 190_000_000
 
     def test_the_only_server_there_is_holds_all(self) -> None:
         node = Node(2, [ServerSpec("chat", "http://chat")])
@@ -520,7 +520,7 @@ class TestWhoHoldsWhat:
         node.states()
         node.run(1, read=("chat",))
         assert node.energy_uj("chat")["idle"] == 200_000_000
-        assert node.snapshot().gpus[0].unattributed_uj == 90_000_000 + 100_000_000
+        assert node.unattributed_uj(0) == 90_000_000 + 100_000_000
 
 
 class TestCached:
@@ -601,5 +601,3 @@ class TestWindows:
 
 def _figures(node: Node, window: str):  # type: ignore[no-untyped-def]
     return node.server("chat").models[0].windows[window]
-
-

@@ -69,7 +69,7 @@ def run_hour(seed: int, seconds: int = 3600) -> Hour:
 
     simulation.run(seconds, count)
     snapshot = simulation.snapshot()
-    boards = {g.gpu.uuid: g.energy_uj for g in snapshot.gpus}
+    boards = {g.gpu.uuid: g.energy_uj or 0 for g in snapshot.gpus}
     truth = {b.gpu.uuid: b.energy_uj(simulation.t_ns) - b.energy_uj(first_ns) for b in node.boards}
     return Hour(
         measured_uj=sum(boards.values()),

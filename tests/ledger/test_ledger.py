@@ -6,7 +6,7 @@ import pytest
 
 from tests.accounting.node import assert_conserved
 from tests.ledger.hour import run_hour
-from tests.ledger.simulation import SECOND, Simulation
+from tests.ledger.simulation import SECOND, WALL_S, Simulation
 from tokenwatt.demo.node import SERVICES, SimulatedNode
 
 
@@ -43,8 +43,8 @@ def test_windows_under_bursts_are_right_over_the_span_they_say() -> None:
         f = server.models[0].windows["1m"] if server.models else None
         if f is None or "generation" not in f.tokens_per_joule:
             return
-        to_ns = round((f.to_wall_s - 1.8e9) * SECOND)
-        start, end = node.truth("chat-70b", to_ns - 60 * SECOND), node.truth("chat-70b", to_ns)
+        from_ns, to_ns = (round((wall_s - WALL_S) * SECOND) for wall_s in (f.from_wall_s, f.to_wall_s))
+        start, end = node.truth("chat-70b", from_ns), node.truth("chat-70b", to_ns)
         joules = sum(end.energy_uj[uuid] - uj for uuid, uj in start.energy_uj.items()) / 1e6
         truth = (end.tokens["generation"] - start.tokens["generation"]) / joules
         worst = max(worst, abs(f.tokens_per_joule["generation"] / truth - 1))

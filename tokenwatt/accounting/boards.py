@@ -103,6 +103,7 @@ class BoardBook:
             elif since_ns is None or reading.lost or reading.t_ns - since_ns > AWAY_AFTER_NS:
                 self.away = True
             return None
+        self._ring.append(booking.t_ns, self.counter.total_uj)
         if self.away or booking.gap:
             self.away, self.gap_end_ns = False, reading.t_ns
             return booking._replace(gap=True)
@@ -119,7 +120,6 @@ class BoardBook:
             if owner is None:
                 owner = self.owners[share.server] = Owner()
             owner.book(booking.since_ns, booking.t_ns, part_uj, step=booking.gap)
-        self._ring.append(booking.t_ns, self.counter.total_uj)
 
     def statistics(self) -> PowerStatistics | None:
         """Power over the last minute, where the ring reaches that far."""

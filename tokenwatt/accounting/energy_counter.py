@@ -25,6 +25,11 @@ class Booking(NamedTuple):
     delta_uj: int
     gap: bool
 
+    def split(self, at_ns: int) -> tuple[Booking, Booking]:
+        """The parts before and after an instant inside it, by time."""
+        before_uj = self.delta_uj * (at_ns - self.since_ns) // (self.t_ns - self.since_ns)
+        return Booking(self.since_ns, at_ns, before_uj, self.gap), Booking(at_ns, self.t_ns, self.delta_uj - before_uj, self.gap)
+
 
 class PowerIntegral:
     """The trapezoid of power over time, exact: what rounding leaves is carried on."""

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tokenwatt.accounting.boards import BoardBook
+from tokenwatt.accounting.energy_counter import Booking
 from tokenwatt.accounting.servers import ServerBook
 from tokenwatt.accounting.token_counters import TokenDeltas
 from tokenwatt.attribution.holders import Ancestors, Board, Claim, Holders
 from tokenwatt.attribution.sharing import Sharing
-from tokenwatt.types import EnergyTick, Gpu, GpuStates, Holder, Interval, ServerFailure, ServerReading, State
+from tokenwatt.types import EnergyReading, EnergyTick, Gpu, GpuStates, Holder, Interval, ServerFailure, ServerReading, State
 
 UNOBSERVED_AFTER_NS = 60_000_000_000
 """Over longer gaps between two readings of a server nobody can say what it did."""
@@ -41,6 +42,8 @@ class Meter:
         self.servers = {spec.name: ServerBook(spec.name) for spec in servers}
         self.holders: Mapping[str, tuple[Holder, ...]] = {}
         self._held: dict[str, tuple[BoardBook, ...]] = {}
+        self._opened: dict[str, tuple[int, tuple[Holder, ...]]] = {}
+        """By board: when a server opened on it since its last tick, and who held it before."""
         self.started_ns = started_ns
         self._power_period_ns = power_period_ns
         self._mapping = Holders(ancestors)
@@ -74,11 +77,19 @@ class Meter:
                 continue
             if tokens is None:
                 tokens = {name: server.work_tokens for name, server in self.servers.items()}
-            holders = self.holders.get(reading.uuid, ())
-            board.book(booking, *self._sharing[reading.uuid].shares(reading, holders, tokens))
+            self._share(board, reading, booking, tokens)
         for server in self.servers.values():
             if server.waiting:
                 self._close_waiting(server)
+
+    def _share(self, board: BoardBook, reading: EnergyReading, booking: Booking, tokens: Mapping[str, int]) -> None:
+        sharing = self._sharing[reading.uuid]
+        opened = self._opened.pop(reading.uuid, None)
+        if opened is not None and booking.since_ns < opened[0] < booking.t_ns and not booking.gap:
+            # A server's first interval begins in the middle of this tick: what was before is not its.
+            before, booking = booking.split(opened[0])
+            board.book(before, *sharing.shares(reading, opened[1], tokens))
+        board.book(booking, *sharing.shares(reading, self.holders.get(reading.uuid, ()), tokens))
 
     def server_reading(self, reading: ServerReading) -> None:
         """Take one good answer. Its interval closes once the energy of the server's boards is known up to the same instant."""
@@ -160,7 +171,7 @@ class Meter:
         moved = server.reading is None or server.reading.listener != reading.listener or server.name not in self._held
         server.reading = reading
         if moved:
-            self._map()
+            self._map(opened_ns=reading.t_ns)
 
     def _started_since(self, server: ServerBook, reading: ServerReading) -> int | None:
         if server.gone_ns is not None:
@@ -220,13 +231,18 @@ class Meter:
         # A board that is gone keeps the processes it had: when it returns, its energy over the gap has an owner.
         return [Board(board.gpu, board.state.processes if board.state is not None else None) for board in self.boards.values()]
 
-    def _map(self) -> None:
+    def _map(self, opened_ns: int | None = None) -> None:
         claims = [
             Claim(name, self.specs[name].gpus, server.reading.listener if server.reading is not None else None)
             for name, server in self.servers.items()
             if server.present
         ]
+        before = self.holders
         self.holders = self._mapping.of(self._board_views(), claims, servers_known=len(self.servers))
+        if opened_ns is not None:
+            for uuid, holders in self.holders.items():
+                if holders != before.get(uuid, ()):
+                    self._opened.setdefault(uuid, (opened_ns, before.get(uuid, ())))
         held: dict[str, list[BoardBook]] = {}
         for uuid, holders in self.holders.items():
             for holder in holders:

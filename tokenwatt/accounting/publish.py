@@ -60,7 +60,7 @@ class SnapshotMaker:
             simulated=self._simulated,
             windows=self._windows,
             metrics_windows=self._metrics_windows,
-            gpus=tuple(_gpu(board, meter.holders.get(board.gpu.uuid, ()), now) for board in boards if board.booked_ns is not None),
+            gpus=tuple(_gpu(board, meter.holders.get(board.gpu.uuid, ()), now) for board in boards),
             servers=tuple(self._server(server, now) for server in meter.servers.values()),
             ready=measured and all(server.asked for server in meter.servers.values()),
             problems=tuple(self._problems(notice)),
@@ -75,7 +75,7 @@ class SnapshotMaker:
                 model=name,
                 energy_uj=dict(model.energy_uj) if book.held else {},
                 tokens=dict(model.tokens),
-                windows={at.window.label: figures(book, model, at, now.wall_of(at.to_ns)) for at in spans},
+                windows={at.window.label: figures(book, model, at, now.wall_of) for at in spans},
             )
             for name, model in book.models.items()
         )
@@ -137,9 +137,9 @@ def _gpu(board: BoardBook, holders: tuple[Holder, ...], now: Clock) -> GpuSnapsh
         reason=reading.error if reading is not None else None,
         source=board.counter.source,
         scope=board.gpu.scope,
-        energy_uj=board.counter.total_uj,
-        unattributed_uj=board.unattributed_uj,
-        last_sample_wall_s=now.wall_of(board.booked_ns or 0),
+        energy_uj=board.counter.total_uj if board.booked_ns is not None else None,
+        unattributed_uj=board.unattributed_uj if board.booked_ns is not None else None,
+        last_sample_wall_s=now.wall_of(board.booked_ns) if board.booked_ns is not None else None,
         resets=board.counter.resets,
         rejected_readings=board.counter.rejected,
         samples_missed=board.missed,

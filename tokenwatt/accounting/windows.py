@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from tokenwatt.accounting.servers import ModelBook, ServerBook
@@ -25,10 +25,6 @@ class Span:
     to_ns: int
     coverage_ratio: float
     covered: bool
-
-    def seconds(self, first_ns: int) -> float:
-        """Its length, less what was before the server's first reading."""
-        return (self.to_ns - max(self.start_ns, first_ns)) / 1e9
 
     def delta(self, ring: Ring | None) -> int:
         """What a figure rose by; 0 where there is none yet."""
@@ -63,14 +59,15 @@ def server_window(book: ServerBook, at: Span, models: Iterable[WindowFigures]) -
     return ServerWindow(at.coverage_ratio, idle_ratio)
 
 
-def figures(book: ServerBook, model: ModelBook, at: Span, to_wall_s: float) -> WindowFigures:
-    """One model over one window."""
+def figures(book: ServerBook, model: ModelBook, at: Span, wall_of: Callable[[int], float]) -> WindowFigures:
+    """One model over one window. ``wall_of`` tells the wall time of an instant."""
     energy_uj: Mapping[State, int] = {state: at.delta(model.rings.get(state)) for state in STATES} if book.held else {}
     tokens: Mapping[Kind, int] = {kind: at.delta(model.rings.get(kind)) for kind in model.tokens}
     power_watts, rates, per_joule = None, {}, {}
     first = book.observed_ring.first
-    if at.covered and first is not None:
-        seconds = at.seconds(first[0])
+    from_ns = at.start_ns if first is None else min(max(at.start_ns, first[0]), at.to_ns)
+    if at.covered:
+        seconds = (at.to_ns - from_ns) / 1e9
         rates = {kind: count / seconds for kind, count in tokens.items()}
         if book.held:
             joules = sum(energy_uj.values()) / 1e6
@@ -79,7 +76,8 @@ def figures(book: ServerBook, model: ModelBook, at: Span, to_wall_s: float) -> W
                 per_joule = {name: count / joules for name, count in _denominators(book, tokens).items() if count > 0}
     return WindowFigures(
         window=at.window,
-        to_wall_s=to_wall_s,
+        from_wall_s=wall_of(from_ns),
+        to_wall_s=wall_of(at.to_ns),
         coverage_ratio=at.coverage_ratio,
         covered=at.covered,
         energy_uj=energy_uj,

@@ -1,7 +1,7 @@
 """The one table of metric families: names, labels, help and where each sample comes from.
 
-The exposition, docs/metrics.md and the test that freezes the names are all made from ``FAMILIES``. Names and labels are a contract with users'
-dashboards: a change here is a breaking change. A family without samples still shows its HELP and TYPE.
+The exposition, docs/metrics.md and the test that freezes the names are all made from ``FAMILIES``. Names and labels are a contract with
+users' dashboards: a change here is a breaking change. A family without samples still shows its HELP and TYPE.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Family:
 
 
 def _joules(energy_uj: int) -> float:
-    # An int64 of microjoules over 1e6 is the nearest double: exact to the microjoule up to 2^53 uJ, 9 GJ, and to 1e-16 beyond.
+    # The nearest double: exact to the microjoule up to 2^33 J, 8.6 GJ, and to 1 part in 10^16 beyond.
     return energy_uj / 1e6
 
 
@@ -181,9 +181,16 @@ def _gauge(name: str, labels: tuple[str, ...], help_: str, collect: Collect) -> 
 
 FAMILIES: tuple[Family, ...] = (
     # Truth: counters. Pairs of one server are always from the same instant.
-    _counter("gpu_energy_joules_total", _GPU, "Energy of the board since the meter first saw it.", _gpu(lambda g: _joules(g.energy_uj))),
+    _counter(
+        "gpu_energy_joules_total", _GPU, "Energy of the board since the meter first saw it.", _gpu(lambda g: _scaled(g.energy_uj, 1e6))
+    ),
     _counter("energy_joules_total", (*_MODEL, "state"), "Energy of closed intervals at boundary gpu, by state.", _energy),
-    _counter("unattributed_energy_joules_total", _GPU, "Energy of the board that no server owns.", _gpu(lambda g: _joules(g.unattributed_uj))),
+    _counter(
+        "unattributed_energy_joules_total",
+        _GPU,
+        "Energy of the board that no server owns.",
+        _gpu(lambda g: _scaled(g.unattributed_uj, 1e6)),
+    ),
     _counter("node_energy_joules_total", ("component",), "Energy of the rest of the node: cpu, dram, host.", _nothing),
     _counter("server_host_energy_joules_total", _MODEL, "The model's part of the host's energy.", _nothing),
     _counter("tokens_total", (*_MODEL, "kind"), "Tokens of closed intervals. Kinds are disjoint.", _tokens),
