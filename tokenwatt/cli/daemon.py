@@ -51,7 +51,7 @@ def serve(
         pipeline.start(wait_for_gpu=wait_for_gpu)
     except SourceUnavailable as e:
         http.close()
-        raise Failure(str(e)) from None
+        raise Failure(f"{e}; without a GPU, `tokenwatt demo` shows the whole thing on a simulated node") from None
     host = f"[{settings.listen_host}]" if ":" in settings.listen_host else settings.listen_host
     url = f"http://{host}:{http.port}"
     log.info("Listening on %s", url)

@@ -23,6 +23,9 @@ def main(args: argparse.Namespace) -> int:
     from tokenwatt.energy.nvml import NvmlSource
 
     loaded = load_settings(args, log_level="DEBUG" if args.debug else "INFO")
-    if not loaded.settings.servers:
-        log.warning('The settings name no server, so that all energy is unattributed. Name one: servers: [{url: "http://127.0.0.1:8000"}]')
-    return serve(NvmlSource(), loaded.settings, wait_for_gpu=args.wait_for_gpu, debug=args.debug)
+
+    def listening(_: str) -> None:
+        if not loaded.settings.servers:
+            log.warning('The settings name no server: all energy is unattributed. Name one: servers: [{url: "http://127.0.0.1:8000"}]')
+
+    return serve(NvmlSource(), loaded.settings, wait_for_gpu=args.wait_for_gpu, debug=args.debug, on_listening=listening)
