@@ -38,8 +38,8 @@ lint: $(INSTALLED) ## style and types
 
 check: lint test test-prometheus test-slow ## everything that must hold on main
 
-bench: $(INSTALLED) ## measure cost, footprint and the ring; prints tables
-	$(BIN)/python -m tests.bench
+bench: $(INSTALLED) ## measure cost, footprint, accuracy and the ring; prints tables (ARGS="ring cost accuracy")
+	$(BIN)/python -m tests.bench $(ARGS)
 
 docs: $(INSTALLED) ## write docs/metrics.md from the table of metric families
 	$(BIN)/python -m tokenwatt.export.docs > docs/metrics.md
