@@ -1,11 +1,15 @@
-"""The rooms wired together: readings flow into one inbox, one thread writes the books, snapshots flow out.
+"""The rooms wired together: readings flow into one inbox, one writer at a time writes the books, snapshots flow out.
 
 | thread | what it does | what it touches |
 |---|---|---|
-| power (energy.sampler) | reads the boards ten times a second | NVML; puts into the inbox |
+| energy-reader (energy.sampler) | reads the boards ten times a second; once a second it writes | NVML; the inbox; the books |
+| energy-watch (energy.sampler) | starts another reader where a driver's call hangs | |
 | server-NAME (servers.poller), one each | reads its server once a second | its connection; puts into the inbox |
-| meter | takes from the inbox, books, closes, publishes | the books, which nobody else touches |
 | main | answers HTTP from the last snapshot | the snapshot, which nobody changes |
+
+Writing is to empty the inbox, in the order of arrival, and to publish. Readings bring their own instants, so that it does not matter when
+it is done: ten ticks in one go take half the CPU time of ten that each find the caches cold. The writer is whoever delivers the tick that is
+due, under a lock. No driver's call is made under it: a reader that hangs is replaced, and the next one writes.
 """
 
 from __future__ import annotations
@@ -14,8 +18,8 @@ import logging
 import platform
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
 from typing import Final
 
 from tokenwatt import __version__, procfs
@@ -36,6 +40,9 @@ log = logging.getLogger("tokenwatt")
 STATE_PERIOD_NS: Final = 1_000_000_000
 LOOK_FOR_GPUS_S: Final = 5.0
 
+INBOX_MAX: Final = 100_000
+"""More messages than this are dropped, oldest first: nobody writes any more then, and counters keep what they count."""
+
 Message = EnergyTick | GpuStates | ServerReading | ServerFailure
 
 
@@ -51,15 +58,13 @@ class Pipeline:
         on_failure: Callable[[BaseException], None],
         debug: bool = False,
     ) -> None:
-        """``on_snapshot`` and ``on_failure`` (the meter cannot go on) are called from the meter's thread."""
+        """``on_snapshot`` and ``on_failure`` (the meter cannot go on) are called from the writer's thread."""
         self._settings = settings
         self._on_snapshot = on_snapshot
         self._on_failure = on_failure
         self._debug = debug
-        self._inbox: SimpleQueue[Message | None] = SimpleQueue()
-        self._sampler = Sampler(
-            source, power_period_ns=settings.sampling.power_ns, state_period_ns=STATE_PERIOD_NS, deliver=self._inbox.put
-        )
+        self._inbox: deque[Message] = deque(maxlen=INBOX_MAX)
+        self._sampler = Sampler(source, power_period_ns=settings.sampling.power_ns, state_period_ns=STATE_PERIOD_NS, deliver=self._take)
         self._meter = Meter(
             [_spec(server) for server in settings.servers],
             procfs.ancestors,
@@ -76,9 +81,10 @@ class Pipeline:
             started_wall_s=time.time(),
         )
         self._pollers = [
-            Poller(_target(server), period_ns=settings.sampling.tokens_ns, deliver=self._inbox.put) for server in settings.servers
+            Poller(_target(server), period_ns=settings.sampling.tokens_ns, deliver=self._inbox.append) for server in settings.servers
         ]
-        self._thread = threading.Thread(target=self._write, name="meter", daemon=True)
+        self._writing = threading.Lock()
+        self._failed = False
         self._looking = threading.Thread(target=self._look_for_gpus, name="look-for-gpus", daemon=True)
         self._stopping = threading.Event()
         self._next_ns = 0
@@ -97,9 +103,8 @@ class Pipeline:
             if not wait_for_gpu:
                 raise
             self._notice = str(e)
-            log.warning("%s Looking again every %.0f s.", e, LOOK_FOR_GPUS_S)
+            log.warning("%s; looking again every %.0f s", e, LOOK_FOR_GPUS_S)
             self._looking.start()
-        self._thread.start()
         for poller in self._pollers:
             poller.start()
 
@@ -109,10 +114,8 @@ class Pipeline:
         for poller in self._pollers:
             poller.stop()
         self._sampler.stop()
-        self._inbox.put(None)
-        for thread in (self._thread, self._looking):
-            if thread.ident is not None:
-                thread.join(timeout=1)
+        if self._looking.ident is not None:
+            self._looking.join(timeout=1)
 
     def _look_for_gpus(self) -> None:
         """Until there is a GPU: snapshots go out all the same, without any, and say why."""
@@ -130,25 +133,33 @@ class Pipeline:
                     log.info("Found %d GPUs.", len(gpus))
                     self._sampler.start()
                     return
-            self._inbox.put(EnergyTick(()))
+            self._take(EnergyTick(()))
+
+    def _take(self, message: EnergyTick | GpuStates) -> None:
+        self._inbox.append(message)
+        # Snapshots follow the ticks: where no energy is read any more, none is published, and what is served grows old and is refused.
+        if isinstance(message, EnergyTick) and time.monotonic_ns() >= self._next_ns:
+            self._write()
 
     def _write(self) -> None:
-        try:
-            while (message := self._inbox.get()) is not None:
-                self._handle(message)
-        except Exception as e:
-            # Books that may be wrong are worse than none: stop, and let the supervisor start anew.
-            log.exception("The meter stopped: an error that should not be possible. Please report it.")
-            self._on_failure(e)
+        with self._writing:
+            now_ns = time.monotonic_ns()
+            if self._failed or self._stopping.is_set():
+                return
+            try:
+                while self._inbox:
+                    self._handle(self._inbox.popleft())
+                self._publish(now_ns)
+            except Exception as e:
+                # Books that may be wrong are worse than none: stop, and let the supervisor start anew.
+                self._failed = True
+                log.exception("The meter stopped: an error that should not be possible. Please report it.")
+                self._on_failure(e)
 
     def _handle(self, message: Message) -> None:
         meter = self._meter
         if isinstance(message, EnergyTick):
             meter.energy_tick(message)
-            # Snapshots follow the ticks: where no energy is read any more, none is published, and what is served grows old and is refused.
-            now_ns = time.monotonic_ns()
-            if now_ns >= self._next_ns:
-                self._publish(now_ns)
         elif isinstance(message, ServerReading):
             meter.server_reading(message)
         elif isinstance(message, ServerFailure):

@@ -84,12 +84,16 @@ class BoardBook:
         """Whether the last read was good."""
         return self.last_reading is not None and self.last_reading.error is None
 
-    def describe(self, state: GpuState) -> None:
-        """Take the board's slower figures; a new driver's counter is a new counter."""
+    def describe(self, state: GpuState) -> bool:
+        """Take the board's slower figures; a new driver's counter is a new counter. Tells whether others may hold the board now."""
+        before = self.state
         if state.gpu.driver != self.gpu.driver:
             self.counter.driver_changed()
         self.gpu, self.state = state.gpu, state
         self.counter.limit_mw = _bound_mw(state.gpu)
+        if before is None:
+            return True
+        return _pids(before) != _pids(state) or before.gpu.index != state.gpu.index
 
     def read(self, reading: EnergyReading) -> Booking | None:
         """Take one reading; what it brought is to be given to ``book``."""
@@ -160,6 +164,10 @@ class BoardBook:
             due = max(round((reading.t_ns - self._attempt_ns) / self._period_ns), 1)
             self.missed += due if reading.error is not None else due - 1
         self._attempt_ns = reading.t_ns
+
+
+def _pids(state: GpuState) -> set[int] | None:
+    return None if state.processes is None else {process.pid for process in state.processes}
 
 
 def _bound_mw(gpu: Gpu) -> int | None:

@@ -54,18 +54,20 @@ class Meter:
 
     def gpus_found(self, gpus: Iterable[Gpu]) -> None:
         """Open the books of boards that are new."""
-        for gpu in gpus:
-            if gpu.uuid not in self.boards:
-                self.boards[gpu.uuid] = BoardBook(gpu, self._power_period_ns)
-                self._sharing[gpu.uuid] = Sharing()
-        self._map()
+        new = [gpu for gpu in gpus if gpu.uuid not in self.boards]
+        for gpu in new:
+            self.boards[gpu.uuid] = BoardBook(gpu, self._power_period_ns)
+            self._sharing[gpu.uuid] = Sharing()
+        if new:
+            self._map()
 
     def gpu_states(self, states: GpuStates) -> None:
         """Take the boards' slower figures, processes among them."""
         self.gpus_found(state.gpu for state in states.states)
-        for state in states.states:
-            self.boards[state.gpu.uuid].describe(state)
-        self._map()
+        # A list comprehension: all are to be described, not only up to the first that changed.
+        changed = [self.boards[state.gpu.uuid].describe(state) for state in states.states]
+        if any(changed):
+            self._map()
 
     def energy_tick(self, tick: EnergyTick) -> None:
         """Book one round of readings, then close the intervals it completes."""

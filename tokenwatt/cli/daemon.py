@@ -15,6 +15,9 @@ from tokenwatt.export.serve import HttpServer, ListenError
 from tokenwatt.pipeline import Pipeline
 from tokenwatt.settings.model import Settings
 
+GC_THRESHOLD = 20_000
+"""Snapshots are trees, which go without the collector. At Python's 700 it would walk each of them several times for nothing."""
+
 log = logging.getLogger("tokenwatt")
 
 SWITCH_INTERVAL_S = 0.001
@@ -60,6 +63,7 @@ def serve(
     # What is loaded by now stays: the collector need not look at it again each time.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(GC_THRESHOLD)
     try:
         http.run()
     finally:
