@@ -7,9 +7,9 @@
 | server-NAME (servers.poller), one each | reads its server once a second | its connection; puts into the inbox |
 | main | answers HTTP from the last snapshot | the snapshot, which nobody changes |
 
-Writing is to empty the inbox, in the order of arrival, and to publish. Readings bring their own instants, so that it does not matter when
-it is done: ten ticks in one go take half the CPU time of ten that each find the caches cold. The writer is whoever delivers the tick that is
-due, under a lock. No driver's call is made under it: a reader that hangs is replaced, and the next one writes.
+Writing is to empty the inbox, in the order of arrival, and to publish. Readings bring their own instants, so that it does not matter
+when it is done: ten ticks in one go take half the CPU time of ten that each find the caches cold. The writer is whoever delivers the tick
+that is due, under a lock. No driver's call is made under it: a reader that hangs is replaced, and the next one writes.
 """
 
 from __future__ import annotations
