@@ -53,12 +53,13 @@ def take(source: EnergySource, settings: Settings) -> Snapshot:
     """
     from tokenwatt.pipeline import Pipeline
 
-    newest: list[Snapshot] = []
+    taken: list[Snapshot] = []
     done = threading.Event()
 
     def look(snapshot: Snapshot) -> None:
-        newest[:] = [snapshot]
-        if _complete(snapshot):
+        taken.append(snapshot)
+        # The first may come before there is any energy.
+        if len(taken) > 1 and _complete(snapshot):
             done.set()
 
     pipeline = Pipeline(source, settings, on_snapshot=look, on_failure=lambda _: done.set())
@@ -70,9 +71,9 @@ def take(source: EnergySource, settings: Settings) -> Snapshot:
     finally:
         pipeline.stop()
         source.close()
-    if not newest or not newest[0].gpus:
+    if not taken or not taken[-1].gpus:
         raise Failure(f"Nothing was measured in {GIVE_UP_S:.0f} s.")
-    return newest[0]
+    return taken[-1]
 
 
 def _complete(snapshot: Snapshot) -> bool:
@@ -94,7 +95,8 @@ def table(snapshot: Snapshot) -> str:
             f"{g.gpu.index:<4} {g.gpu.name:<32.32} {_figure(g.power_mw, 1e-3):>7} {_figure(g.power_limit_mw, 1e-3):>7} "
             f"{_figure(g.utilization_ratio, 100, '%'):>5} {_figure(g.temperature_celsius):>4}  {served if g.up else g.reason}"
         )
-    lines += ["", f"{'server':<20} {'engine':<8} {'version':<10} {'running':>7} {'waiting':>7}  GPUs"]
+    head = f"{'server':<20} {'engine':<8} {'version':<10} {'running':>7} {'waiting':>7}  GPUs"
+    lines += ["", head if snapshot.servers else "The settings name no server."]
     for s in snapshot.servers:
         gpus = ", ".join(str(index) for _, index, _ in s.gpus) or "-"
         lines.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-from tokenwatt.export.families import FAMILIES, Family
+from tokenwatt.export.families import FAMILIES, Family, nothing
 
 _HEAD: Final = """# Metrics
 
@@ -25,14 +25,22 @@ sum by (server, model) (rate(tokenwatt_tokens_total{kind="generation"}[5m]))
 Energy is kept in whole microjoules. What a sample holds is the nearest double: exact to the microjoule up to 8.5 GJ.
 """
 
+_EMPTY: Final = """## Always empty in this version
+
+Their names are fixed, so that dashboards may use them. Nothing in this version measures or prices what they are for.
+"""
+
 _COLUMNS: Final = "| name | labels | what it says |\n|---|---|---|"
 
 
 def page() -> str:
     """The whole page, in Markdown."""
-    counters = [_row(f) for f in FAMILIES if f.type == "counter"]
-    gauges = [_row(f) for f in FAMILIES if f.type == "gauge"]
-    return "\n".join([_HEAD, "## Counters", "", _COLUMNS, *counters, "", "## Gauges", "", _COLUMNS, *gauges, ""])
+    filled = [f for f in FAMILIES if f.collect is not nothing]
+    counters = [_row(f) for f in filled if f.type == "counter"]
+    gauges = [_row(f) for f in filled if f.type == "gauge"]
+    empty = [_row(f) for f in FAMILIES if f.collect is nothing]
+    parts = [_HEAD, "## Counters", "", _COLUMNS, *counters, "", "## Gauges", "", _COLUMNS, *gauges, ""]
+    return "\n".join([*parts, _EMPTY, _COLUMNS, *empty, ""])
 
 
 def _row(family: Family) -> str:

@@ -162,8 +162,8 @@ def _reload(snapshot: Snapshot) -> Iterator[Sample]:
     yield (), 1.0  # the daemon does not start on settings that it cannot load
 
 
-def _nothing(snapshot: Snapshot) -> Iterator[Sample]:
-    """For families whose figures cannot be known on this node: nothing measures or prices them."""
+def nothing(snapshot: Snapshot) -> Iterator[Sample]:
+    """For families whose names are fixed and that nothing in this version measures or prices: HELP and TYPE, and no samples."""
     return iter(())
 
 
@@ -191,12 +191,12 @@ FAMILIES: tuple[Family, ...] = (
         "Energy of the board that no server owns.",
         _gpu(lambda g: _scaled(g.unattributed_uj, 1e6)),
     ),
-    _counter("node_energy_joules_total", ("component",), "Energy of the rest of the node: cpu, dram, host.", _nothing),
-    _counter("server_host_energy_joules_total", _MODEL, "The model's part of the host's energy.", _nothing),
+    _counter("node_energy_joules_total", ("component",), "Energy of the rest of the node: cpu, dram, host.", nothing),
+    _counter("server_host_energy_joules_total", _MODEL, "The model's part of the host's energy.", nothing),
     _counter("tokens_total", (*_MODEL, "kind"), "Tokens of closed intervals. Kinds are disjoint.", _tokens),
-    _counter("cost_total", (*_MODEL, "component", "currency"), "Cost at the prices in force when it arose.", _nothing),
-    _counter("unattributed_cost_total", ("component", "currency"), "Cost of GPUs and host that no server owns.", _nothing),
-    _counter("carbon_grams_total", _MODEL, "Emissions in grams CO2e at boundary facility.", _nothing),
+    _counter("cost_total", (*_MODEL, "component", "currency"), "Cost at the prices in force when it arose.", nothing),
+    _counter("unattributed_cost_total", ("component", "currency"), "Cost of GPUs and host that no server owns.", nothing),
+    _counter("carbon_grams_total", _MODEL, "Emissions in grams CO2e at boundary facility.", nothing),
     _counter("gpu_energy_resets_total", _GPU, "Times the board's energy counter began anew.", _gpu(lambda g: g.resets)),
     _counter("gpu_rejected_readings_total", _GPU, "Readings no hardware could make, not booked.", _gpu(lambda g: g.rejected_readings)),
     _counter("samples_missed_total", _GPU, "Power samples that were due and not made.", _gpu(lambda g: g.samples_missed)),
@@ -218,7 +218,7 @@ FAMILIES: tuple[Family, ...] = (
         "cost_per_million_tokens",
         (*_MODEL, "tokens", "basis", "window", "currency"),
         "Cost of a million tokens over the window.",
-        _nothing,
+        nothing,
     ),
     _gauge("tokens_per_second", (*_MODEL, "kind", "window"), "Tokens a second over the window.", _tokens_per_second),
     _gauge("power_watts", (*_MODEL, "window"), "Mean power over the window, at boundary gpu.", _power_watts),
@@ -279,6 +279,6 @@ FAMILIES: tuple[Family, ...] = (
     _gauge("server_scrape_bytes", ("server",), "Size of the last good reading.", _server(lambda s: s.scrape_bytes)),
     _gauge("simulated", (), "1 in a demo: every figure is made up.", _simulated),
     _gauge("config_last_reload_successful", (), "1 where the last settings read were good.", _reload),
-    _gauge("store_up", (), "1 where history is being stored.", _nothing),
+    _gauge("store_up", (), "1 where history is being stored.", nothing),
     _gauge("build_info", ("version", "python", "ring"), "What runs.", _build_info),
 )
