@@ -5,6 +5,7 @@ from __future__ import annotations
 from tokenwatt.accounting.divide import divide
 from tokenwatt.accounting.energy_counter import SECOND_NS, Booking, EnergyCounter
 from tokenwatt.accounting.rings import agreement_ring, board_ring, owner_ring
+from tokenwatt.attribution.sharing import Sharing
 from tokenwatt.snapshot import PowerStatistics
 from tokenwatt.types import EnergyReading, Gpu, GpuState, Share, Split
 
@@ -21,16 +22,18 @@ class Owner:
     def __init__(self) -> None:
         self.total_uj = 0
         self.closed_uj = 0
+        self.booked_ns: int | None = None
+        """The instant up to which energy was booked."""
         self._ring = owner_ring()
         self._gaps: list[tuple[int, int]] = []
 
     def book(self, since_ns: int, t_ns: int, delta_uj: int, *, step: bool) -> None:
         """Add energy used between two instants. ``step``: nobody saw when; all of it arrives at ``t_ns``."""
-        last = self._ring.last
         flat_until_ns = t_ns - 1 if step else since_ns
         # The line from the last point must not run through a time in which this server had no part, or that nobody saw.
-        if last is None or last[0] < flat_until_ns:
+        if self.booked_ns is None or self.booked_ns < flat_until_ns:
             self._ring.append(flat_until_ns, self.total_uj)
+        self.booked_ns = t_ns
         self.total_uj += delta_uj
         self._ring.append(t_ns, self.total_uj)
         if step and delta_uj:
@@ -38,7 +41,7 @@ class Owner:
 
     def close(self, t_ns: int) -> tuple[int, int]:
         """Close at an instant: the energy since the last close, and how much of it came out of gaps."""
-        if self._ring.last is None:
+        if self.booked_ns is None:
             return 0, 0
         value_uj = max(self._ring.value_at(t_ns), self.closed_uj)
         energy_uj, self.closed_uj = value_uj - self.closed_uj, value_uj
@@ -47,10 +50,6 @@ class Owner:
         gap_uj = sum(delta for t, delta in self._gaps if t <= t_ns)
         self._gaps = [(t, delta) for t, delta in self._gaps if t > t_ns]
         return energy_uj, gap_uj
-
-    def last_booked_ns(self) -> int | None:
-        """The instant up to which energy was booked."""
-        return self._ring.last[0] if self._ring.last is not None else None
 
 
 class BoardBook:
@@ -63,6 +62,7 @@ class BoardBook:
         self.owners: dict[str, Owner] = {}
         self.shares: tuple[Share, ...] = (Share(None, 1),)
         self.split: Split | None = None
+        self.sharing = Sharing()
         self.state: GpuState | None = None
         self.last_reading: EnergyReading | None = None
         self.away = False
@@ -97,9 +97,11 @@ class BoardBook:
 
     def read(self, reading: EnergyReading) -> Booking | None:
         """Take one reading; what it brought is to be given to ``book``."""
-        self._count_missed(reading)
+        if self._attempt_ns is not None:
+            self._count_missed(reading, reading.t_ns - self._attempt_ns)
+        self._attempt_ns = reading.t_ns
         self.last_reading = reading
-        since_ns = self.booked_ns
+        since_ns = self.counter.last_t_ns
         booking = self.counter.read(reading) if reading.error is None else None
         if booking is None:
             if since_ns is None and self.booked_ns is not None:
@@ -116,14 +118,11 @@ class BoardBook:
     def book(self, booking: Booking, shares: tuple[Share, ...], split: Split | None) -> None:
         """Give a tick's energy to its owners. The parts sum to the whole."""
         self.shares, self.split = shares, split
+        if len(shares) == 1:
+            self._give(booking, shares[0].server, booking.delta_uj)
+            return
         for share, part_uj in zip(shares, divide(booking.delta_uj, [share.weight for share in shares]), strict=True):
-            if share.server is None:
-                self.unattributed_uj += part_uj
-                continue
-            owner = self.owners.get(share.server)
-            if owner is None:
-                owner = self.owners[share.server] = Owner()
-            owner.book(booking.since_ns, booking.t_ns, part_uj, step=booking.gap)
+            self._give(booking, share.server, part_uj)
 
     def statistics(self) -> PowerStatistics | None:
         """Power over the last minute, where the ring reaches that far."""
@@ -153,17 +152,26 @@ class BoardBook:
             self._counter_ring.append(self.booked_ns, self.counter.total_uj)
             self._integral_ring.append(self.booked_ns, self.counter.integral.total_uj)
 
+    def _give(self, booking: Booking, server: str | None, part_uj: int) -> None:
+        if server is None:
+            self.unattributed_uj += part_uj
+            return
+        owner = self.owners.get(server)
+        if owner is None:
+            owner = self.owners[server] = Owner()
+        owner.book(booking.since_ns, booking.t_ns, part_uj, step=booking.gap)
+
     def _begin(self, t_ns: int) -> None:
         """The first reading: energy counts from here."""
         if self.away:
             self.away, self.gap_end_ns = False, t_ns
         self._ring.append(t_ns, 0)
 
-    def _count_missed(self, reading: EnergyReading) -> None:
-        if self._attempt_ns is not None:
-            due = max(round((reading.t_ns - self._attempt_ns) / self._period_ns), 1)
-            self.missed += due if reading.error is not None else due - 1
-        self._attempt_ns = reading.t_ns
+    def _count_missed(self, reading: EnergyReading, since_attempt_ns: int) -> None:
+        if reading.error is None and 2 * since_attempt_ns < 3 * self._period_ns:
+            return  # on time
+        due = max(round(since_attempt_ns / self._period_ns), 1)
+        self.missed += due if reading.error is not None else due - 1
 
 
 def _pids(state: GpuState) -> set[int] | None:

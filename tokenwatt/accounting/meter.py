@@ -13,8 +13,7 @@ from tokenwatt.accounting.energy_counter import Booking
 from tokenwatt.accounting.servers import ServerBook
 from tokenwatt.accounting.token_counters import TokenDeltas
 from tokenwatt.attribution.holders import Ancestors, Board, Claim, Holders
-from tokenwatt.attribution.sharing import Sharing
-from tokenwatt.types import EnergyReading, EnergyTick, Gpu, GpuStates, Holder, Interval, ServerFailure, ServerReading, State
+from tokenwatt.types import EnergyReading, EnergyTick, Gpu, GpuStates, Holder, Interval, Method, ServerFailure, ServerReading, State
 
 UNOBSERVED_AFTER_NS = 60_000_000_000
 """Over longer gaps between two readings of a server nobody can say what it did."""
@@ -47,7 +46,6 @@ class Meter:
         self.started_ns = started_ns
         self._power_period_ns = power_period_ns
         self._mapping = Holders(ancestors)
-        self._sharing: dict[str, Sharing] = {}
         self._closed: list[Interval] = []
 
     # --- readings in ---
@@ -57,7 +55,6 @@ class Meter:
         new = [gpu for gpu in gpus if gpu.uuid not in self.boards]
         for gpu in new:
             self.boards[gpu.uuid] = BoardBook(gpu, self._power_period_ns)
-            self._sharing[gpu.uuid] = Sharing()
         if new:
             self._map()
 
@@ -71,27 +68,24 @@ class Meter:
 
     def energy_tick(self, tick: EnergyTick) -> None:
         """Book one round of readings, then close the intervals it completes."""
-        tokens: Mapping[str, int] | None = None
         for reading in tick.readings:
             board = self.boards.get(reading.uuid)
-            booking = board.read(reading) if board is not None else None
-            if board is None or booking is None:
-                continue
-            if tokens is None:
-                tokens = {name: server.work_tokens for name, server in self.servers.items()}
-            self._share(board, reading, booking, tokens)
+            if board is not None and (booking := board.read(reading)) is not None:
+                self._share(board, reading, booking)
         for server in self.servers.values():
             if server.waiting:
                 self._close_waiting(server)
 
-    def _share(self, board: BoardBook, reading: EnergyReading, booking: Booking, tokens: Mapping[str, int]) -> None:
-        sharing = self._sharing[reading.uuid]
+    def _share(self, board: BoardBook, reading: EnergyReading, booking: Booking) -> None:
         opened = self._opened.pop(reading.uuid, None)
         if opened is not None and booking.since_ns < opened[0] < booking.t_ns and not booking.gap:
             # A server's first interval begins in the middle of this tick: what was before is not its.
             before, booking = booking.split(opened[0])
-            board.book(before, *sharing.shares(reading, opened[1], tokens))
-        board.book(booking, *sharing.shares(reading, self.holders.get(reading.uuid, ()), tokens))
+            board.book(before, *board.sharing.shares(reading, opened[1], self._work_tokens))
+        board.book(booking, *board.sharing.shares(reading, self.holders.get(reading.uuid, ()), self._work_tokens))
+
+    def _work_tokens(self, server: str) -> int:
+        return self.servers[server].work_tokens
 
     def server_reading(self, reading: ServerReading) -> None:
         """Take one good answer. Its interval closes once the energy of the server's boards is known up to the same instant."""
@@ -119,20 +113,32 @@ class Meter:
 
     # --- what came of them ---
 
-    def pending_uj(self, server: str) -> int:
-        """Energy booked to a server whose interval is not closed yet."""
-        owners = (board.owners.get(server) for board in self.boards.values())
-        return sum(owner.total_uj - owner.closed_uj for owner in owners if owner is not None)
+    def pending_uj(self) -> Mapping[str, int]:
+        """By server: energy booked to it whose interval is not closed yet."""
+        pending = dict.fromkeys(self.servers, 0)
+        for board in self.boards.values():
+            for server, owner in board.owners.items():
+                pending[server] += owner.total_uj - owner.closed_uj
+        return pending
 
     def take_closed(self) -> list[Interval]:
         """The intervals closed since the last call, in order."""
         closed, self._closed = self._closed, []
         return closed
 
-    def unknown_gpus(self, server: str) -> tuple[int | str, ...]:
-        """The GPUs that a server's settings name and that are not there."""
-        gpus = self.specs[server].gpus
-        return () if gpus is None else self._mapping.unknown_gpus(server, gpus, self._board_views())
+    def unknown_gpus(self) -> Mapping[str, tuple[int | str, ...]]:
+        """By server: the GPUs that its settings name and that are not there."""
+        boards = self._board_views()
+        return {name: self._mapping.unknown_gpus(name, spec.gpus or (), boards) for name, spec in self.specs.items()}
+
+    def held_gpus(self) -> Mapping[str, Sequence[tuple[str, int, Method]]]:
+        """By server: UUID and index of the boards it holds, and how they came to it."""
+        held: dict[str, list[tuple[str, int, Method]]] = {name: [] for name in self.servers}
+        for uuid, holders in self.holders.items():
+            for holder in holders:
+                if holder.server is not None and holder.method is not None:
+                    held[holder.server].append((uuid, self.boards[uuid].gpu.index, holder.method))
+        return held
 
     def check_conservation(self) -> None:
         """Rule 5, to the microjoule.
@@ -214,7 +220,7 @@ class Meter:
     def _close_rest(self, server: ServerBook) -> None:
         """Close all that was booked to a server, unobserved, with no tokens."""
         owners = [board.owners[server.name] for board in self.boards.values() if server.name in board.owners]
-        ends_ns = [end_ns for owner in owners if (end_ns := owner.last_booked_ns()) is not None]
+        ends_ns = [owner.booked_ns for owner in owners if owner.booked_ns is not None]
         self._book(server, max((*ends_ns, server.closed_ns or 0)), "unobserved", TokenDeltas())
 
     def _leave(self, server: ServerBook, t_ns: int) -> None:

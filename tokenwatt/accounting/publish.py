@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tokenwatt.accounting.boards import BoardBook
 from tokenwatt.accounting.meter import Meter
 from tokenwatt.accounting.servers import ServerBook
-from tokenwatt.accounting.windows import figures, server_window, span
+from tokenwatt.accounting.windows import figures, server_window, spans
 from tokenwatt.snapshot import Build, GpuSnapshot, ModelSnapshot, ServerSnapshot, Snapshot, Window
 from tokenwatt.types import Holder, Method, Share
 
@@ -52,6 +52,7 @@ class SnapshotMaker:
         meter = self._meter
         boards = sorted(meter.boards.values(), key=lambda board: board.gpu.index)
         measured = any(board.booked_ns is not None for board in boards)
+        pending_uj, held = meter.pending_uj(), meter.held_gpus()
         return Snapshot(
             t_ns=now.t_ns,
             wall_s=now.wall_s,
@@ -61,21 +62,20 @@ class SnapshotMaker:
             windows=self._windows,
             metrics_windows=self._metrics_windows,
             gpus=tuple(_gpu(board, meter.holders.get(board.gpu.uuid, ()), now) for board in boards),
-            servers=tuple(self._server(server, now) for server in meter.servers.values()),
+            servers=tuple(self._server(server, now, pending_uj[name], tuple(held[name])) for name, server in meter.servers.items()),
             ready=measured and all(server.asked for server in meter.servers.values()),
-            problems=tuple(self._problems(notice)),
+            problems=tuple(self._problems(notice, held)),
         )
 
-    def _server(self, book: ServerBook, now: Clock) -> ServerSnapshot:
-        meter, reading = self._meter, book.reading
-        spec = meter.specs[book.name]
-        spans = [span(book, window, now.t_ns, self._period_ns) for window in self._windows]
+    def _server(self, book: ServerBook, now: Clock, pending_uj: int, gpus: tuple[tuple[str, int, Method], ...]) -> ServerSnapshot:
+        spec, reading = self._meter.specs[book.name], book.reading
+        trailing = spans(book, self._windows, now.t_ns, self._period_ns)
         models = tuple(
             ModelSnapshot(
                 model=name,
                 energy_uj=dict(model.energy_uj) if book.held else {},
                 tokens=dict(model.tokens),
-                windows={at.window.label: figures(book, model, at, now.wall_of) for at in spans},
+                windows={at.window.label: figures(book, model, at, now.wall_of) for at in trailing},
             )
             for name, model in book.models.items()
         )
@@ -97,30 +97,25 @@ class SnapshotMaker:
             scrape_bytes=reading.size_bytes if reading is not None else None,
             resets=book.counters.resets,
             rejected_readings=book.counters.rejected,
-            pending_uj=meter.pending_uj(book.name),
-            gpus=tuple(self._gpus_of(book.name)),
+            pending_uj=pending_uj,
+            gpus=gpus,
             models=models,
-            windows={at.window.label: server_window(book, at, (model.windows[at.window.label] for model in models)) for at in spans},
+            windows={at.window.label: server_window(book, at, (model.windows[at.window.label] for model in models)) for at in trailing},
         )
 
-    def _gpus_of(self, server: str) -> Iterable[tuple[str, int, Method]]:
-        for uuid, holders in self._meter.holders.items():
-            for holder in holders:
-                if holder.server == server and holder.method is not None:
-                    yield uuid, self._meter.boards[uuid].gpu.index, holder.method
-
-    def _problems(self, notice: str | None) -> Iterable[str]:
+    def _problems(self, notice: str | None, held: Mapping[str, Sequence[object]]) -> Iterable[str]:
         if notice is not None:
             yield notice
         for board in self._meter.boards.values():
             if board.last_reading is not None and board.last_reading.error is not None:
                 yield f"GPU {board.gpu.index} ({board.gpu.uuid}): {board.last_reading.error}"
+        unknown = self._meter.unknown_gpus()
         for server in self._meter.servers.values():
             if server.failure is not None:
                 yield f"Server {server.name}: {server.failure.reason}"
-            for entry in self._meter.unknown_gpus(server.name):
+            for entry in unknown[server.name]:
                 yield f"Server {server.name}: its settings name GPU {entry}, and this node has no such GPU."
-            if server.present and not any(self._gpus_of(server.name)):
+            if server.present and not held[server.name]:
                 yield (
                     f"Server {server.name}: no GPU is known to serve it, so its energy cannot be known. "
                     f"Name its GPUs in the settings, servers[].gpus."

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tokenwatt.accounting.servers import ModelBook, ServerBook
-from tokenwatt.ring import Ring
 from tokenwatt.snapshot import ServerWindow, Window, WindowFigures
 from tokenwatt.types import STATES, Kind, State
 
@@ -16,35 +15,36 @@ COVERED = 0.95
 FRESH_PERIODS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """One server's window: where it ends, and how much of it was seen."""
+class Span(NamedTuple):
+    """One server's window: where it ends, and how much of it was seen. ``from_ns``: the first reading where that is after the start."""
 
     window: Window
     start_ns: int
+    from_ns: int
     to_ns: int
     coverage_ratio: float
     covered: bool
 
-    def delta(self, ring: Ring | None) -> int:
-        """What a figure rose by; 0 where there is none yet."""
-        return 0 if ring is None else ring.delta(self.start_ns, self.to_ns)
 
+def spans(book: ServerBook, windows: Iterable[Window], now_ns: int, period_ns: int) -> list[Span]:
+    """The windows of one server.
 
-def span(book: ServerBook, window: Window, now_ns: int, period_ns: int) -> Span:
-    """The window of one server.
-
-    It ends at the last closed interval, or now if the server was not read for three periods: what is not known is then missing at its end.
+    They end at the last closed interval, or now if the server was not read for three periods: what is not known is then missing at their
+    end.
     """
     read_ns = book.reading.t_ns if book.reading is not None else None
     fresh = book.present and read_ns is not None and now_ns - read_ns <= FRESH_PERIODS * period_ns
     to_ns = book.closed_ns if fresh and book.closed_ns is not None else now_ns
-    start_ns = to_ns - window.span_ns
-    observed = book.observed_ring
-    seen_ns = observed.delta(start_ns, to_ns) if observed.last is not None else 0
-    coverage_ratio = min(seen_ns / window.span_ns, 1.0)
-    untouched = book.gap_ns is None or book.gap_ns <= start_ns
-    return Span(window, start_ns, to_ns, coverage_ratio, fresh and coverage_ratio >= COVERED and untouched)
+    first = book.observed_ring.first
+    out = []
+    for window in windows:
+        start_ns = to_ns - window.span_ns
+        from_ns = start_ns if first is None else min(max(start_ns, first[0]), to_ns)
+        seen_ns = 0 if first is None else book.observed_ring.delta(start_ns, to_ns)
+        coverage_ratio = min(seen_ns / window.span_ns, 1.0)
+        untouched = book.gap_ns is None or book.gap_ns <= start_ns
+        out.append(Span(window, start_ns, from_ns, to_ns, coverage_ratio, fresh and coverage_ratio >= COVERED and untouched))
+    return out
 
 
 def server_window(book: ServerBook, at: Span, models: Iterable[WindowFigures]) -> ServerWindow:
@@ -61,13 +61,14 @@ def server_window(book: ServerBook, at: Span, models: Iterable[WindowFigures]) -
 
 def figures(book: ServerBook, model: ModelBook, at: Span, wall_of: Callable[[int], float]) -> WindowFigures:
     """One model over one window. ``wall_of`` tells the wall time of an instant."""
-    energy_uj: Mapping[State, int] = {state: at.delta(model.rings.get(state)) for state in STATES} if book.held else {}
-    tokens: Mapping[Kind, int] = {kind: at.delta(model.rings.get(kind)) for kind in model.tokens}
+    window, start_ns, from_ns, to_ns, coverage_ratio, covered = at
+    # A figure that is new has no ring before its first interval is closed.
+    rise = {figure: ring.delta(start_ns, to_ns) for figure, ring in model.rings.items()}
+    energy_uj: Mapping[State, int] = {state: rise.get(state, 0) for state in STATES} if book.held else {}
+    tokens: Mapping[Kind, int] = {kind: rise.get(kind, 0) for kind in model.tokens}
     power_watts, rates, per_joule = None, {}, {}
-    first = book.observed_ring.first
-    from_ns = at.start_ns if first is None else min(max(at.start_ns, first[0]), at.to_ns)
-    if at.covered:
-        seconds = (at.to_ns - from_ns) / 1e9
+    if covered:
+        seconds = (to_ns - from_ns) / 1e9
         rates = {kind: count / seconds for kind, count in tokens.items()}
         if book.held:
             joules = sum(energy_uj.values()) / 1e6
@@ -75,11 +76,11 @@ def figures(book: ServerBook, model: ModelBook, at: Span, wall_of: Callable[[int
             if joules > 0:
                 per_joule = {name: count / joules for name, count in _denominators(book, tokens).items() if count > 0}
     return WindowFigures(
-        window=at.window,
+        window=window,
         from_wall_s=wall_of(from_ns),
-        to_wall_s=wall_of(at.to_ns),
-        coverage_ratio=at.coverage_ratio,
-        covered=at.covered,
+        to_wall_s=wall_of(to_ns),
+        coverage_ratio=coverage_ratio,
+        covered=covered,
         energy_uj=energy_uj,
         tokens=tokens,
         power_watts=power_watts,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tokenwatt.types import EnergyReading, Holder, Share, Split
 
@@ -21,11 +21,11 @@ class Sharing:
         self._sole: tuple[Share, ...] = _UNATTRIBUTED
 
     def shares(
-        self, reading: EnergyReading, holders: Sequence[Holder], tokens: Mapping[str, int]
+        self, reading: EnergyReading, holders: Sequence[Holder], tokens: Callable[[str], int]
     ) -> tuple[tuple[Share, ...], Split | None]:
         """The weights of one tick, and how they came about; nobody there: all unattributed, None.
 
-        ``tokens``: the processed tokens of each server's last closed interval.
+        ``tokens`` tells the processed tokens of a server's last closed interval.
         """
         if not holders:
             return _UNATTRIBUTED, None
@@ -49,9 +49,11 @@ class Sharing:
         return weights if any(weights) else None
 
 
-def _by_tokens(holders: Sequence[Holder], tokens: Mapping[str, int]) -> list[int] | None:
-    # A foreign process makes no tokens we know of. It would get nothing this way, and the servers beside it would pay for it.
-    if any(holder.server is None for holder in holders):
-        return None
-    weights = [tokens.get(holder.server or "", 0) for holder in holders]
+def _by_tokens(holders: Sequence[Holder], tokens: Callable[[str], int]) -> list[int] | None:
+    weights = []
+    for holder in holders:
+        if holder.server is None:
+            # A foreign process makes no tokens we know of. It would get nothing this way, and the servers beside it would pay for it.
+            return None
+        weights.append(tokens(holder.server))
     return weights if any(weights) else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import partial
 from time import monotonic_ns
 from typing import Any, Final
 
@@ -24,9 +25,9 @@ _SCOPE_GPU: Final = 0
 # Pairs, since the binding tries to unpack every entry first and raises and catches a TypeError inside for a plain id.
 _FIELDS: Final = ((TOTAL_ENERGY, _SCOPE_GPU), (POWER_AVERAGE, _SCOPE_GPU), (POWER_INSTANT, _SCOPE_GPU))
 
-# nvmlFieldValue_t: fieldId, scopeId, timestamp, latencyUsec, valueType, nvmlReturn, value. All at once this takes a sixth of the time of
+# nvmlFieldValue_t: fieldId, (scopeId, timestamp, latencyUsec,) valueType, nvmlReturn, value. All at once this takes a sixth of the time of
 # reading it by attribute, which the binding's structures do in Python. NVML exists for little-endian machines only.
-_ENTRY: Final = struct.Struct("<IIqqiiQ")
+_ENTRY: Final = struct.Struct("<I20xiiQ")
 
 # nvmlValueType_t
 _UNSIGNED_INT: Final = 1
@@ -104,6 +105,7 @@ class _Batch:
         self._handle = handle
         self._fields: tuple[tuple[int, int], ...] = ()
         self._values: Any = None
+        self._call: Callable[[], int] | None = None
 
     def ask(self, fields: tuple[tuple[int, int], ...]) -> Any:
         """The array of entries (id, scope), each with its own return code.
@@ -111,18 +113,23 @@ class _Batch:
         Raises:
             NVMLError: the call as a whole failed.
         """
-        find = getattr(self._nvml, "_nvmlGetFunctionPointer", None)
-        if find is None:  # a private name of the binding, in every release since 2011
-            return self._nvml.nvmlDeviceGetFieldValues(self._handle, fields)
         if fields is not self._fields:
-            self._fields = fields
-            self._values = (self._nvml.c_nvmlFieldValue_t * len(fields))()
-            for entry, (field, scope) in zip(self._values, fields, strict=True):
-                entry.fieldId, entry.scopeId = field, scope
-        code = find("nvmlDeviceGetFieldValues")(self._handle, len(fields), self._values)
+            self._prepare(fields)
+        if self._call is None:
+            return self._nvml.nvmlDeviceGetFieldValues(self._handle, fields)
+        code = self._call()
         if code:
             raise self._nvml.NVMLError(code)
         return self._values
+
+    def _prepare(self, fields: tuple[tuple[int, int], ...]) -> None:
+        find = getattr(self._nvml, "_nvmlGetFunctionPointer", None)
+        if find is not None:  # a private name of the binding, in every release since 2011
+            self._values = (self._nvml.c_nvmlFieldValue_t * len(fields))()
+            for entry, (field, scope) in zip(self._values, fields, strict=True):
+                entry.fieldId, entry.scopeId = field, scope
+            self._call = partial(find("nvmlDeviceGetFieldValues"), self._handle, len(fields), self._values)
+        self._fields = fields
 
 
 class NvmlBoard:
@@ -193,7 +200,7 @@ class NvmlBoard:
             self._fields = ()
             return figures, None
         failures: list[tuple[int, int]] = []
-        for field, _, _, _, value_type, code, raw in _ENTRY.iter_unpack(values):
+        for field, value_type, code, raw in _ENTRY.iter_unpack(values):
             if code:
                 failures.append((field, code))
             else:

@@ -159,7 +159,7 @@ class Sampler:
             if me.replaced:
                 return
         readings = []
-        for board in list(self._boards.values()):
+        for board in self._boards.values():
             readings.append(self._read(me, board))
             if me.replaced:
                 return
@@ -179,8 +179,9 @@ class Sampler:
             reading = self._source.read(board.gpu.uuid, want_processes=board.shared)
             if self._leave(me):
                 return reading
-            board.error = reading.error if reading.lost else None
-            board.retry_ns = now_ns + self._retry_ns
+            board.error = None
+            if reading.lost:
+                board.error, board.retry_ns = reading.error, now_ns + self._retry_ns
         if reading.error is not None or board.log.kind != "ok":
             board.log.update(reading)
         return reading
