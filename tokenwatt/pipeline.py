@@ -4,12 +4,14 @@
 |---|---|---|
 | energy-reader (energy.sampler) | reads the boards ten times a second; once a second it writes | NVML; the inbox; the books |
 | energy-watch (energy.sampler) | starts another reader where a driver's call hangs | |
-| server-NAME (servers.poller), one each | reads its server once a second | its connection; puts into the inbox |
+| servers (servers.rounds) | reads the servers that are well once a second, in turn | their connections; puts into the inbox |
+| server-NAME (servers.poller), one each | reads its server while that is new or not well | its connection; puts into the inbox |
 | main | answers HTTP from the last snapshot | the snapshot, which nobody changes |
 
-Writing is to empty the inbox, in the order of arrival, and to publish. Readings bring their own instants, so that it does not matter
-when it is done: ten ticks in one go take half the CPU time of ten that each find the caches cold. The writer is whoever delivers the tick
-that is due, under a lock. No driver's call is made under it: a reader that hangs is replaced, and the next one writes.
+Writing is to take what is old enough out of the inbox, in the order of its instants, and to publish. Ten ticks in one go take half the
+CPU time of ten that each find the caches cold; and an answer, which arrives some time after the instant it is of, still finds its tick
+unbooked: who holds a board from that instant on gets the energy from that instant on. The writer is whoever delivers the tick that is due,
+under a lock. No driver's call is made under it: a reader that hangs is replaced, and the next one writes.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import logging
 import platform
 import threading
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -28,7 +31,7 @@ from tokenwatt.accounting.publish import Clock, SnapshotMaker
 from tokenwatt.energy.sampler import Sampler
 from tokenwatt.energy.source import EnergySource, SourceUnavailable
 from tokenwatt.ring import IMPLEMENTATION
-from tokenwatt.servers.poller import Poller
+from tokenwatt.servers.poller import Pollers
 from tokenwatt.servers.target import ServerTarget
 from tokenwatt.settings.model import Settings
 from tokenwatt.settings.servers import ServerSettings
@@ -42,6 +45,9 @@ LOOK_FOR_GPUS_S: Final = 5.0
 
 INBOX_MAX: Final = 100_000
 """More messages than this are dropped, oldest first: nobody writes any more then, and counters keep what they count."""
+
+HOLD_BACK_NS: Final = 200_000_000
+"""What is younger waits for the next time: an answer of the same instant may still be on its way."""
 
 Message = EnergyTick | GpuStates | ServerReading | ServerFailure
 
@@ -80,9 +86,8 @@ class Pipeline:
             tokens_period_ns=settings.sampling.tokens_ns,
             started_wall_s=time.time(),
         )
-        self._pollers = [
-            Poller(_target(server), period_ns=settings.sampling.tokens_ns, deliver=self._inbox.append) for server in settings.servers
-        ]
+        targets = [_target(server) for server in settings.servers]
+        self._pollers = Pollers(targets, period_ns=settings.sampling.tokens_ns, deliver=self._inbox.append)
         self._writing = threading.Lock()
         self._failed = False
         self._looking = threading.Thread(target=self._look_for_gpus, name="look-for-gpus", daemon=True)
@@ -105,14 +110,12 @@ class Pipeline:
             self._notice = str(e)
             log.warning("%s; looking again every %.0f s", e, LOOK_FOR_GPUS_S)
             self._looking.start()
-        for poller in self._pollers:
-            poller.start()
+        self._pollers.start()
 
     def stop(self) -> None:
         """Stop all threads. A call that hangs in a driver is left behind."""
         self._stopping.set()
-        for poller in self._pollers:
-            poller.stop()
+        self._pollers.stop()
         self._sampler.stop()
         if self._looking.ident is not None:
             self._looking.join(timeout=1)
@@ -147,14 +150,22 @@ class Pipeline:
             if self._failed or self._stopping.is_set():
                 return
             try:
-                while self._inbox:
-                    self._handle(self._inbox.popleft())
+                for message in self._old_enough(now_ns - HOLD_BACK_NS):
+                    self._handle(message)
                 self._publish(now_ns)
             except Exception as e:
                 # Books that may be wrong are worse than none: stop, and let the supervisor start anew.
                 self._failed = True
                 log.exception("The meter stopped: an error that should not be possible. Please report it.")
                 self._on_failure(e)
+
+    def _old_enough(self, until_ns: int) -> list[Message]:
+        """Take the messages up to an instant out of the inbox, in the order of their instants."""
+        messages = [self._inbox.popleft() for _ in range(len(self._inbox))]  # others may append meanwhile
+        messages.sort(key=_instant_ns)
+        taken = bisect_right(messages, until_ns, key=_instant_ns)
+        self._inbox.extendleft(reversed(messages[taken:]))
+        return messages[:taken]
 
     def _handle(self, message: Message) -> None:
         meter = self._meter
@@ -176,6 +187,15 @@ class Pipeline:
             log.debug("Closed %d intervals: %s", len(closed), closed)
             self._meter.check_conservation()
         self._on_snapshot(self._snapshots.take(Clock(now_ns, time.time()), notice=self._notice))
+
+
+def _instant_ns(message: Message) -> int:
+    """When what it tells was so. The boards' states are of no one instant: they count as of the first."""
+    if isinstance(message, EnergyTick):
+        return max((reading.t_ns for reading in message.readings), default=0)
+    if isinstance(message, GpuStates):
+        return min((state.t_ns for state in message.states), default=0)
+    return message.t_ns
 
 
 def _spec(server: ServerSettings) -> ServerSpec:

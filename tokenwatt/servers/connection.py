@@ -41,10 +41,11 @@ class Connection:
         self.local_address: str | None = None
         """The server's end of the last connection, where that is an address of this host."""
 
-    def get(self, request: bytes, *, limit_s: float, tls: ssl.SSLContext | None = None) -> Answer:
+    def get(self, request: bytes, *, limit_s: float, tls: ssl.SSLContext | None = None, kept_only: bool = False) -> Answer:
         """Send a GET request and read its answer, all within ``limit_s``, name resolution excepted (the resolver has its own limits).
 
         A kept-alive connection that the server closed meanwhile is replaced by a new one at once. TLS where ``tls`` is given.
+        With ``kept_only`` no connection is made, and so no name resolved, and all of it is within ``limit_s``.
 
         Raises:
             Unusable: no answer, a late one, too large a one, or none that is HTTP. The connection is closed then.
@@ -56,6 +57,8 @@ class Connection:
                 with suppress(NoAnswer):
                     return self._exchange(self._socket, request)
                 self.close()
+            if kept_only:
+                raise NoAnswer
             return self._exchange(self._connect(tls), request)
         except NoAnswer:
             raise self._failed("closes the connection without an answer") from None

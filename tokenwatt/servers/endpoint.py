@@ -35,15 +35,16 @@ class Endpoint:
         self._trust = Trust(target) if parts.scheme == "https" else None
         self._key = api_key(target.api_key_file) if target.api_key_file else None
 
-    def get(self, path: str, *, accept: str, limit_s: float) -> Answer:
-        """The answer to a GET of ``path`` below the url, whatever its status.
+    def get(self, path: str, *, accept: str, limit_s: float, kept_only: bool = False) -> Answer:
+        """The answer to a GET of ``path`` below the url, whatever its status. With ``kept_only`` over no new connection.
 
         Raises:
             Unusable: there is none, or a file of the settings cannot be used.
         """
         authorization = f"Authorization: Bearer {self._key.get()}\r\n" if self._key else ""
         request = f"{self._opening(path, accept)}{authorization}\r\n".encode("ascii")
-        return self.connection.get(request, limit_s=limit_s, tls=self._trust.context() if self._trust else None)
+        tls = self._trust.context() if self._trust else None
+        return self.connection.get(request, limit_s=limit_s, tls=tls, kept_only=kept_only)
 
     def _opening(self, path: str, accept: str) -> str:
         """A request but for the key. There are four of them a server, and each is made once."""

@@ -1,4 +1,11 @@
-"""Asks one server at a steady rhythm, in a thread of its own."""
+"""Asks each server once a period: those that are well in a shared thread, each of the others in a thread of its own.
+
+A server belongs to one thread at a time, and begins with its own, which has all patience and says what is wrong. After some prompt readings
+in a row it goes to the shared thread, and its own waits without waking. There it gets one short exchange over the connection that is kept
+open, so that it can hold the others up only that long. An exchange that brings no reading, for whatever reason, is no failure yet: its own
+thread takes the server back and asks it again at once. Whoever comes back so must be prompt for longer before it may go again, since it is
+asked twice each time, until it has stayed a while.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +14,10 @@ import random
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
+from tokenwatt.servers.rounds import QUICK_LIMIT_NS, Round, seats
 from tokenwatt.servers.scrape import Scraper
 from tokenwatt.servers.target import ServerTarget
 from tokenwatt.types import ServerFailure, ServerReading
@@ -17,28 +25,78 @@ from tokenwatt.types import ServerFailure, ServerReading
 BACKOFF_LIMIT_NS: Final = 5 * 10**9
 """After failures a server is asked at least this often (by the contract), unless its period is longer."""
 
+PROMPT_NS: Final = QUICK_LIMIT_NS // 2
+"""An answer within this is prompt."""
+FIRST_PROOF: Final = 4
+LONGEST_PROOF: Final = 64
+"""So many prompt readings in a row bring a server to the shared thread, at first and at most. Four times as many after each return."""
+
 _STOP_LIMIT_S: Final = 0.9
+_ROUND_STOP_LIMIT_S: Final = 0.4
 
 _log = logging.getLogger("tokenwatt.servers")
 
+Deliver = Callable[[ServerReading | ServerFailure], None]
+
+
+class Pollers:
+    """All servers' readings and failures, handed to ``deliver``, from several threads at once; it must not take long over them.
+
+    Raises:
+        ValueError: a target's url or engine is none.
+    """
+
+    def __init__(self, targets: Sequence[ServerTarget], *, period_ns: int, deliver: Deliver) -> None:
+        size = seats(period_ns)
+        self._rounds = [Round(period_ns) for _ in range(0, len(targets), size)]
+        self._pollers = [
+            Poller(target, period_ns=period_ns, deliver=deliver, shared=self._rounds[i // size]) for i, target in enumerate(targets)
+        ]
+
+    def start(self) -> None:
+        """Ask each server at once, and then every period."""
+        for each in self._rounds:
+            each.start()
+        for poller in self._pollers:
+            poller.start()
+
+    def stop(self) -> None:
+        """End all within a second, also while servers let us wait. Nothing is delivered any more. Safe to call twice, and unstarted."""
+        end_s = time.monotonic() + _STOP_LIMIT_S
+        for poller in self._pollers:
+            poller.stop_delivering()
+        # The rounds first: a poller that ends closes its connection, and a round must not be reading from it.
+        for each in self._rounds:
+            each.stop(_ROUND_STOP_LIMIT_S)
+        for poller in self._pollers:
+            poller.abort()
+        for poller in self._pollers:
+            poller.join(max(0.0, end_s - time.monotonic()))
+
 
 class Poller:
-    """One server's readings and failures, handed to ``deliver`` in the poller's own thread, which must not take long over them.
+    """One server's readings and failures, handed to ``deliver``: by the poller's own thread, or by the one of the round it is a guest of.
 
     Raises:
         ValueError: the target's url or engine is none.
     """
 
-    def __init__(self, target: ServerTarget, *, period_ns: int, deliver: Callable[[ServerReading | ServerFailure], None]) -> None:
+    def __init__(self, target: ServerTarget, *, period_ns: int, deliver: Deliver, shared: Round | None = None) -> None:
+        """Without ``shared`` the own thread always asks."""
         self._name = target.name
         self._period_ns = period_ns
-        # One after the other in a small part of the period: all at once they would wait for each other, and far apart each would find
-        # the processor's caches cold, which takes twice the time.
-        self._phase_ns = zlib.crc32(target.name.encode()) * (period_ns // 20) >> 32
+        # Apart from each other: hundreds at once would wait for each other, and none would be prompt. In the first half of the period, so
+        # that who comes from a round, at the period's begin, is not asked again in the same one.
+        self._phase_ns = zlib.crc32(target.name.encode()) * (period_ns // 2) >> 32
         self._deliver = deliver
+        self._shared = shared
         self._scraper = Scraper(target)
         self._failures = 0
+        self._prompt = 0
+        self._proof = FIRST_PROOF
+        self._stayed = 0
         self._state: str | None = None
+        self._back = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"server-{target.name}", daemon=True)
 
@@ -48,29 +106,74 @@ class Poller:
 
     def stop(self) -> None:
         """End it within a second, also while the server lets us wait. Nothing is delivered any more. Safe to call twice, and unstarted."""
+        self.stop_delivering()
+        self.abort()
+        self.join(_STOP_LIMIT_S)
+
+    def stop_delivering(self) -> None:
+        """First part of ``stop``: what is asked still is thrown away."""
         self._stopping.set()
+
+    def abort(self) -> None:
+        """Second part: end every wait. A round that asks this server must have ended."""
         self._scraper.abort()
+        self._back.set()
+
+    def join(self, limit_s: float) -> None:
+        """Last part: wait for the end of the own thread, which closes the connection."""
         if self._thread.ident is not None:
-            self._thread.join(_STOP_LIMIT_S)
+            self._thread.join(limit_s)
+
+    # --- in the shared thread ------------------------------------------------------------------------------------------------------------
+
+    def ask_quickly(self) -> bool:
+        """One short exchange. Only a reading counts; what else comes of it is for the own thread to find out."""
+        try:
+            reading = self._scraper.scrape_quickly(QUICK_LIMIT_NS / 1e9)
+        except Exception:
+            _log.exception("%s could not be asked quickly", self._name)
+            reading = None
+        if reading is None:
+            return False
+        self._stayed += 1
+        self._take(reading)
+        return True
+
+    def take_back(self) -> None:
+        """Wake the own thread, whose server it is again."""
+        before = self._proof if self._stayed < LONGEST_PROOF else FIRST_PROOF
+        self._proof = min(4 * before, LONGEST_PROOF)
+        self._back.set()
+
+    # --- in the own thread ---------------------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         due_ns = time.monotonic_ns()
         while not self._stopping.wait(max(0, due_ns - time.monotonic_ns()) / 1e9):
             started_ns = time.monotonic_ns()
             result = self._ask()
-            if self._stopping.is_set():  # then it is the stop that failed
-                break
-            self._failures = self._failures + 1 if isinstance(result, ServerFailure) else 0
-            self._log_change(result)
-            self._hand_over(result)
+            prompt = isinstance(result, ServerReading) and result.duration_ns <= PROMPT_NS
+            self._prompt = self._prompt + 1 if prompt else 0
+            self._take(result)
             due_ns = self._next_due(started_ns)
+            if self._shared is not None and self._prompt >= self._proof:
+                self._lend(self._shared)
+                due_ns = time.monotonic_ns()
         self._scraper.close()
+
+    def _lend(self, shared: Round) -> None:
+        """Until the server is back, or all ends."""
+        self._prompt = self._stayed = 0
+        shared.join(self)
+        self._back.wait()
+        self._back.clear()
 
     def _next_due(self, started_ns: int) -> int:
         """The next point of the grid; after failures a random instant, later with each one, so that servers do not come back in step."""
         if self._failures == 0:
-            now_ns = time.monotonic_ns()
-            return now_ns + self._period_ns - (now_ns - self._phase_ns) % self._period_ns
+            # Not right after it was asked out of turn: at the start, and back from a round.
+            soonest_ns = max(time.monotonic_ns(), started_ns + self._period_ns // 2)
+            return soonest_ns + (self._phase_ns - soonest_ns) % self._period_ns
         limit_ns = max(BACKOFF_LIMIT_NS, self._period_ns)
         longest_ns = min(limit_ns, self._period_ns << min(self._failures, 16))
         return started_ns + random.randint(self._period_ns, longest_ns)
@@ -83,7 +186,13 @@ class Poller:
             self._scraper.close()
             return ServerFailure(self._name, time.monotonic_ns(), "a mistake of tokenwatt, see its log")
 
-    def _hand_over(self, result: ServerReading | ServerFailure) -> None:
+    # --- in the one that asked -----------------------------------------------------------------------------------------------------------
+
+    def _take(self, result: ServerReading | ServerFailure) -> None:
+        if self._stopping.is_set():  # then it is the stop that failed
+            return
+        self._failures = self._failures + 1 if isinstance(result, ServerFailure) else 0
+        self._log_change(result)
         try:
             self._deliver(result)
         except Exception:  # the next one may be taken again

@@ -56,7 +56,7 @@ class _Start:
 
 
 class Scraper:
-    """Asks one server, over one connection that is kept. ``scrape`` and ``close`` belong to one thread; ``abort`` may be called from any.
+    """Asks one server, over one connection that is kept. ``abort`` may be called from any thread, all else from one at a time.
 
     Raises:
         ValueError: the target's url or engine is none.
@@ -71,6 +71,7 @@ class Scraper:
         self._sources = _sources(engines, target.metrics_path)
         self._watch = ListenerWatch(self._endpoint.port)
         self._start = _Start()
+        self._quick_end_ns: int | None = None
 
     def scrape(self) -> ServerReading | ServerFailure:
         """Ask the server now. Every failure is an answer too."""
@@ -85,6 +86,18 @@ class Scraper:
             else:
                 self._start.version = None
             return ServerFailure(self._target.name, time.monotonic_ns(), e.reason, gone=gone, rejected=e.rejected)
+
+    def scrape_quickly(self, limit_s: float) -> ServerReading | None:
+        """Ask the server now, if the connection is still there, all in ``limit_s``. None says nothing of the server: ``scrape`` does."""
+        self._quick_end_ns = time.monotonic_ns() + int(limit_s * 1e9)
+        try:
+            return self._reading()
+        except Unusable:
+            # The watch and the start are left as they are: from them ``scrape`` tells whether the server is gone.
+            self._endpoint.connection.close()
+            return None
+        finally:
+            self._quick_end_ns = None
 
     def abort(self) -> None:
         """End a ``scrape`` that waits, now and for good."""
@@ -146,17 +159,22 @@ class Scraper:
     def _page(self, source: _Source) -> tuple[Page, Answer]:
         now_ns = time.monotonic_ns()
         if source.filtered_path and now_ns >= self._start.whole_page_until_ns:
-            answer = self._endpoint.get(source.filtered_path, accept=_ACCEPT_TEXT, limit_s=LIMIT_S)
+            answer = self._get(source.filtered_path, accept=_ACCEPT_TEXT, limit_s=LIMIT_S)
             page = self._filtered(answer, source)
             if page is not None:
                 return page, answer
             self._start.whole_page_until_ns = now_ns + FILTER_RETRY_NS
-        answer = self._endpoint.get(source.path, accept=_ACCEPT_TEXT, limit_s=LIMIT_S)
+        answer = self._get(source.path, accept=_ACCEPT_TEXT, limit_s=LIMIT_S)
         self._endpoint.check(source.path, answer)
         try:
             return read(answer.body, source.wanted, answer.content_type), answer
         except Unusable as e:
             raise Unusable(f"{source.path}: {e.reason}", rejected=e.rejected) from None
+
+    def _get(self, path: str, *, accept: str, limit_s: float) -> Answer:
+        if self._quick_end_ns is None:
+            return self._endpoint.get(path, accept=accept, limit_s=limit_s)
+        return self._endpoint.get(path, accept=accept, limit_s=(self._quick_end_ns - time.monotonic_ns()) / 1e9, kept_only=True)
 
     def _filtered(self, answer: Answer, source: _Source) -> Page | None:
         """The filtered page, if it is one. A server that cannot filter answers all sorts of things, an empty page with status 200 too."""
@@ -185,6 +203,8 @@ class Scraper:
             try:
                 answer = self._aside(engine.version_path)
             except Unusable:  # the page was read all the same
+                if self._quick_end_ns is not None:  # ``scrape`` has more time for it
+                    raise
                 answer = None
             version = answer.get("version") if isinstance(answer, dict) else None
             self._start.version = version if isinstance(version, str) else ""
@@ -216,7 +236,7 @@ class Scraper:
         Raises:
             Unusable: it does not answer at all.
         """
-        answer = self._endpoint.get(path, accept=_ACCEPT_JSON, limit_s=ASIDE_LIMIT_S)
+        answer = self._get(path, accept=_ACCEPT_JSON, limit_s=ASIDE_LIMIT_S)
         if answer.status != 200:
             return None
         try:
