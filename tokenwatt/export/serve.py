@@ -113,6 +113,7 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
+                date_header=False,
                 # Longer than any usual scrape interval, so that a scraper keeps its connection.
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=2 * _GRACE_S,
@@ -124,14 +125,10 @@ class _Server(uvicorn.Server):
         self._exit = asyncio.Event()
 
     async def main_loop(self) -> None:
-        """Wait for the end. uvicorn's own loop wakes ten times a second, for a Date header that changes once a second."""
+        """Wait for the end. uvicorn's own loop wakes ten times a second, for a Date header that nobody here needs."""
         self._loop = asyncio.get_running_loop()
-        while not await self.on_tick(0):
-            try:
-                async with asyncio.timeout(1):
-                    await self._exit.wait()
-            except TimeoutError:
-                continue
+        if not self.should_exit:
+            await self._exit.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the streams first, uvicorn would wait for them; and cut off who does not take the rest of an answer."""

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from tokenwatt.servers.errors import Unusable
 from tokenwatt.servers.http_answer import AnswerReader, BadAnswer, NoAnswer
 
-_RECEIVE_BYTES: Final = 64 * 1024
+_RECEIVE_BYTES: Final = 16 * 1024
 
 
 class Answer(NamedTuple):
