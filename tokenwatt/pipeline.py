@@ -47,7 +47,8 @@ INBOX_MAX: Final = 100_000
 """More messages than this are dropped, oldest first: nobody writes any more then, and counters keep what they count."""
 
 HOLD_BACK_NS: Final = 200_000_000
-"""What is younger waits for the next time: an answer of the same instant may still be on its way."""
+"""What is younger waits for the next time: an answer of the same instant may still be on its way. At most half a period, so that no reading
+looks old for it."""
 
 Message = EnergyTick | GpuStates | ServerReading | ServerFailure
 
@@ -150,7 +151,7 @@ class Pipeline:
             if self._failed or self._stopping.is_set():
                 return
             try:
-                for message in self._old_enough(now_ns - HOLD_BACK_NS):
+                for message in self._old_enough(now_ns - min(HOLD_BACK_NS, self._settings.sampling.tokens_ns // 2)):
                     self._handle(message)
                 self._publish(now_ns)
             except Exception as e:
