@@ -90,7 +90,7 @@ class GpuState:
     temperature_celsius: int | None = None
     sm_clock_hz: int | None = None
     clock_events: frozenset[str] | None = None
-    """The clock-event (throttle) reasons that hold now, by the names in ``tokenwatt.energy.CLOCK_EVENTS``."""
+    """The clock-event (throttle) reasons that hold now, by the names in ``tokenwatt.energy.clock_events``."""
     processes: tuple[GpuProcess, ...] | None = None
 
 

@@ -112,6 +112,9 @@ def test_any_history_is_conserved_and_nothing_falls(history: list[Step]) -> None
         assert_conserved(snapshot)
         now = counters(snapshot)
         assert all(value >= 0 for value in now.values())
+        # Who is gone gets nothing any more: it would stay pending for ever.
+        gone = [name for name, server in node.meter.servers.items() if not server.present]
+        assert all(pending == 0 for name, pending in node.meter.pending_uj().items() if name in gone)
         assert all(now[key] >= value for key, value in before.items())
         before = now
 

@@ -356,6 +356,16 @@ class TestGone:
         assert node.tokens("chat")["generation"] == 13
         assert node.server("chat").resets == 0
 
+    def test_one_that_goes_in_the_tick_in_which_another_opens_has_nothing_pending(self) -> None:
+        node = Node(1, [CHAT, ServerSpec("code", "http://code", gpus=(0,))])
+        node.run(2, read=("chat",))
+        node.tick()
+        node.read("code", node.t_ns + TICK // 2)
+        node.fail("chat", gone=True)
+        node.run(2, read=("code",))
+        assert node.server("chat").pending_uj == 0
+        assert_conserved(node.snapshot())
+
     def test_slow_is_not_gone(self) -> None:
         node = chat_node()
         node.fail("chat")
@@ -474,6 +484,22 @@ class TestWhoHoldsWhat:
         assert [g[1:] for g in node.server("code").gpus] == [(1, "ancestry")]
         assert node.energy_uj("chat")["idle"] == 100_000_000
         assert node.unattributed_uj(2) == 190_000_000
+
+    def test_one_list_of_processes_that_fails_takes_no_board_away(self) -> None:
+        node = Node(1, [ServerSpec("chat", "http://chat"), ServerSpec("off", "http://off")], {11: (11, 10, 1)})
+        node.servers["chat"].listener = Listener(10, 1)
+        node.boards[0].processes = (11,)
+        node.states()
+        node.run(2, read=("chat",))
+        node.boards[0].processes = None
+        node.states()
+        node.run(1, read=("chat",))
+        assert node.energy_uj("chat")["idle"] == 200_000_000
+        assert node.snapshot().gpus[0].processes is None
+        for _ in range(6):
+            node.run(1, read=("chat",))
+            node.states()
+        assert node.server("chat").gpus == ()  # a driver that tells no more for long is believed
 
     def test_the_only_server_there_is_holds_all(self) -> None:
         node = Node(2, [ServerSpec("chat", "http://chat")])

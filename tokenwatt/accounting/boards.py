@@ -7,10 +7,13 @@ from tokenwatt.accounting.energy_counter import SECOND_NS, Booking, EnergyCounte
 from tokenwatt.accounting.rings import agreement_ring, board_ring, owner_ring
 from tokenwatt.attribution.sharing import Sharing
 from tokenwatt.snapshot import PowerStatistics
-from tokenwatt.types import EnergyReading, Gpu, GpuState, Share, Split
+from tokenwatt.types import EnergyReading, Gpu, GpuProcess, GpuState, Share, Split
 
 AWAY_AFTER_NS = SECOND_NS
 """A board without energy for this long is away: intervals no longer wait for it."""
+
+PROCESSES_STAY_NS = 5 * SECOND_NS
+"""A list of processes that cannot be read is taken for the one before, for this long."""
 
 AGREEMENT_NS = 300 * SECOND_NS
 STATISTICS_NS = 60 * SECOND_NS
@@ -64,6 +67,9 @@ class BoardBook:
         self.split: Split | None = None
         self.sharing = Sharing()
         self.state: GpuState | None = None
+        self.processes: tuple[GpuProcess, ...] | None = None
+        """Those it listed last."""
+        self._listed_ns = 0
         self.last_reading: EnergyReading | None = None
         self.away = False
         self.gap_end_ns: int | None = None
@@ -87,13 +93,14 @@ class BoardBook:
     def describe(self, state: GpuState) -> bool:
         """Take the board's slower figures; a new driver's counter is a new counter. Tells whether others may hold the board now."""
         before = self.state
+        pids = _pids(self.processes)
         if state.gpu.driver != self.gpu.driver:
             self.counter.driver_changed()
         self.gpu, self.state = state.gpu, state
         self.counter.limit_mw = _bound_mw(state.gpu)
-        if before is None:
-            return True
-        return _pids(before) != _pids(state) or before.gpu.index != state.gpu.index
+        if state.processes is not None or state.t_ns - self._listed_ns > PROCESSES_STAY_NS:
+            self.processes, self._listed_ns = state.processes, state.t_ns
+        return before is None or pids != _pids(self.processes) or before.gpu.index != state.gpu.index
 
     def read(self, reading: EnergyReading) -> Booking | None:
         """Take one reading; what it brought is to be given to ``book``."""
@@ -174,8 +181,8 @@ class BoardBook:
         self.missed += due if reading.error is not None else due - 1
 
 
-def _pids(state: GpuState) -> set[int] | None:
-    return None if state.processes is None else {process.pid for process in state.processes}
+def _pids(processes: tuple[GpuProcess, ...] | None) -> set[int] | None:
+    return None if processes is None else {process.pid for process in processes}
 
 
 def _bound_mw(gpu: Gpu) -> int | None:

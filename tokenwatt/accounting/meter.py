@@ -231,13 +231,16 @@ class Meter:
             return
         self._close_rest(server)
         server.leave(t_ns)
+        # Nothing more is booked to it, not even the part of a tick before another server opened: it would stay pending for ever.
+        for uuid, (opened_ns, before) in self._opened.items():
+            self._opened[uuid] = opened_ns, tuple(holder for holder in before if holder.server != server.name)
         self._map()
 
     # --- who holds what ---
 
     def _board_views(self) -> Sequence[Board]:
         # A board that is gone keeps the processes it had: when it returns, its energy over the gap has an owner.
-        return [Board(board.gpu, board.state.processes if board.state is not None else None) for board in self.boards.values()]
+        return [Board(board.gpu, board.processes) for board in self.boards.values()]
 
     def _map(self, opened_ns: int | None = None) -> None:
         claims = [

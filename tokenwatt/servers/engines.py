@@ -48,8 +48,6 @@ class Engine:
     metrics_path: str
     filters: bool
     """Whether ``metrics_path`` with a slash may answer to ``name[]``. Tried, checked, and left where it does not."""
-    owned_by: str
-    """What its ``/v1/models`` says it is."""
     schemes: tuple[Scheme, ...]
     """The first whose counters are all on the page holds."""
     running: str
@@ -74,7 +72,6 @@ VLLM: Final = Engine(
     # /metrics is a route that ignores the query. /metrics/ falls through to prometheus_client's own app, which honours name[]; with several
     # API servers (the default for data parallelism) it answers an empty page.
     filters=True,
-    owned_by="vllm",
     schemes=(
         # From 0.16 on: prompt tokens by where their KV came from. external_kv_transfer is another node's work.
         Scheme(
