@@ -615,6 +615,26 @@ class TestWindows:
         node.run(20, read=())
         assert _figures(node, "10s").coverage_ratio == 0
 
+    def test_a_time_in_which_it_held_no_board_has_tokens_and_no_ratio(self) -> None:
+        node = Node(1, [ServerSpec("chat", "http://chat"), ServerSpec("off", "http://off")], {11: (11, 10, 1)})
+        node.servers["chat"].listener = Listener(10, 1)
+        node.boards[0].processes = (11,)
+        node.states()
+        node.run(15, read=("chat",), generation_a_second={"chat": 100})
+        assert _figures(node, "10s").tokens_per_joule["generation"] == pytest.approx(1)
+        node.boards[0].processes = ()
+        node.states()
+        node.run(2, read=("chat",), generation_a_second={"chat": 100})
+        node.boards[0].processes = (11,)
+        node.states()
+        node.run(2, read=("chat",), generation_a_second={"chat": 100})
+        f = _figures(node, "10s")
+        assert (f.tokens_per_joule, f.power_watts) == ({}, None)
+        assert f.tokens_per_second["generation"] == pytest.approx(100)
+        assert node.server("chat").windows["10s"].idle_energy_ratio is None
+        node.run(11, read=("chat",), generation_a_second={"chat": 100})
+        assert _figures(node, "10s").tokens_per_joule["generation"] == pytest.approx(1)
+
     def test_statistics_of_power(self) -> None:
         node = Node(1, [CHAT])
         node.run(30)

@@ -201,6 +201,8 @@ class Meter:
         self._book(server, reading.t_ns, state, deltas)
 
     def _book(self, server: ServerBook, t_ns: int, state: State, deltas: TokenDeltas) -> None:
+        if server.name not in self._held:
+            server.unheld_ns = t_ns
         energy_uj = gap_uj = 0
         for board in self.boards.values():
             if (owner := board.owners.get(server.name)) is not None:

@@ -78,6 +78,8 @@ class ServerBook:
         self._known_keys: frozenset[SeriesKey] = frozenset()
         self.held = False
         """It held a board at some time: its energy is a number, and 0 is one."""
+        self.unheld_ns: int | None = None
+        """The end of the last interval in which it held no board: its tokens are known, the joules they took are not."""
         self.observed_ns = 0
         self.observed_ring = series_ring()
 

@@ -24,6 +24,8 @@ class Span(NamedTuple):
     to_ns: int
     coverage_ratio: float
     covered: bool
+    powered: bool
+    """Covered, and all the time it held a board: what it used is known as well."""
 
 
 def spans(book: ServerBook, windows: Iterable[Window], now_ns: int, period_ns: int) -> list[Span]:
@@ -43,14 +45,16 @@ def spans(book: ServerBook, windows: Iterable[Window], now_ns: int, period_ns: i
         seen_ns = 0 if first is None else book.observed_ring.delta(start_ns, to_ns)
         coverage_ratio = min(seen_ns / window.span_ns, 1.0)
         untouched = book.gap_ns is None or book.gap_ns <= start_ns
-        out.append(Span(window, start_ns, from_ns, to_ns, coverage_ratio, fresh and coverage_ratio >= COVERED and untouched))
+        covered = fresh and coverage_ratio >= COVERED and untouched
+        powered = covered and book.held and (book.unheld_ns is None or book.unheld_ns <= start_ns)
+        out.append(Span(window, start_ns, from_ns, to_ns, coverage_ratio, covered, powered))
     return out
 
 
 def server_window(book: ServerBook, at: Span, models: Iterable[WindowFigures]) -> ServerWindow:
     """All models of a server together."""
     idle_ratio = None
-    if at.covered and book.held:
+    if at.powered:
         idle_uj = loaded_uj = 0
         for f in models:
             idle_uj += f.energy_uj["idle"]
@@ -61,20 +65,20 @@ def server_window(book: ServerBook, at: Span, models: Iterable[WindowFigures]) -
 
 def figures(book: ServerBook, model: ModelBook, at: Span, wall_of: Callable[[int], float]) -> WindowFigures:
     """One model over one window. ``wall_of`` tells the wall time of an instant."""
-    window, start_ns, from_ns, to_ns, coverage_ratio, covered = at
+    window, start_ns, from_ns, to_ns, coverage_ratio, covered, powered = at
     # A figure that is new has no ring before its first interval is closed.
     rise = {figure: ring.delta(start_ns, to_ns) for figure, ring in model.rings.items()}
     energy_uj: Mapping[State, int] = {state: rise.get(state, 0) for state in STATES} if book.held else {}
     tokens: Mapping[Kind, int] = {kind: rise.get(kind, 0) for kind in model.tokens}
     power_watts, rates, per_joule = None, {}, {}
+    seconds = (to_ns - from_ns) / 1e9
     if covered:
-        seconds = (to_ns - from_ns) / 1e9
         rates = {kind: count / seconds for kind, count in tokens.items()}
-        if book.held:
-            joules = sum(energy_uj.values()) / 1e6
-            power_watts = joules / seconds
-            if joules > 0:
-                per_joule = {name: count / joules for name, count in _denominators(book, tokens).items() if count > 0}
+    if powered:
+        joules = sum(energy_uj.values()) / 1e6
+        power_watts = joules / seconds
+        if joules > 0:
+            per_joule = {name: count / joules for name, count in _denominators(book, tokens).items() if count > 0}
     return WindowFigures(
         window=window,
         from_wall_s=wall_of(from_ns),

@@ -114,7 +114,7 @@ class _Endpoints:
         if snapshot is None:
             return self._stale_text()
         if not snapshot.ready:
-            return PlainTextResponse("Not every configured server was asked yet.\n", 503, headers=_RETRY)
+            return PlainTextResponse("No energy was sampled yet, or not every configured server was asked.\n", 503, headers=_RETRY)
         return PlainTextResponse("ready\n")
 
     async def status(self) -> Response:
