@@ -112,11 +112,16 @@ class GpuStates:
 
 
 class SeriesKey(NamedTuple):
-    """One counter series of a server. ``labels`` is what else tells series apart (engine, rank ...), in one canonical string."""
+    """One counter series of a server. ``labels`` is what else tells series apart (engine, replica ...), in one canonical string.
+
+    Series that differ in ``rank`` alone count the same tokens again (tensor, pipeline and expert ranks): the largest of them holds. Over
+    everything else they are summed.
+    """
 
     model: str
     kind: SeriesKind
     labels: str
+    rank: str = ""
 
 
 class Listener(NamedTuple):
@@ -147,6 +152,29 @@ class ServerReading:
     listener: Listener | None = None
     duration_ns: int = 0
     size_bytes: int = 0
+    in_flight: Mapping[str, int] | None = None
+    """By model: generation tokens of running requests, which the counter gets only at their end. None: not known, or nothing to add."""
+    latency: tuple[tuple[float, int], ...] | None = None
+    """Of finished requests, how many took at most so many seconds: (upper bound, count so far), ascending, the last bound is infinite."""
+    asleep: bool | None = None
+    """Whether it put its model away until the next request. None: it does not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenReport:
+    """Tokens that a process reports of itself (``POST /api/v1/tokens``), for a server that has no counters.
+
+    ``span_ns``: when they were made, first and last instant of the monotonic clock. ``running``: requests that run now. ``url``: where the
+    server listens. Each is None where it is not told.
+    """
+
+    server: str
+    model: str
+    kind: Kind
+    count: int
+    span_ns: tuple[int, int] | None = None
+    running: int | None = None
+    url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +188,8 @@ class ServerFailure:
     """Nobody listens any more (connection refused, process exited), as against a server that is slow or answers badly."""
     rejected: bool = False
     """The page was read, but holds a value that no server can mean (NaN, negative, infinite)."""
+    not_metered: str | None = None
+    """The name of the software, where it is a known one that has no token counters, or has them switched off."""
 
 
 # --- attribution -------------------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,12 @@ import pytest
 from tests.servers.conftest import PAGES
 from tests.servers.fake_server import vllm_page
 from tokenwatt.servers.counters import Counters, read_counters, scheme_of, wanted
-from tokenwatt.servers.engines import ENGINES, VLLM
+from tokenwatt.servers.engines import ENGINES
+from tokenwatt.servers.engines.description import Engine, InFlight
+from tokenwatt.servers.engines.generic import generic
+from tokenwatt.servers.engines.llamacpp import LLAMACPP
+from tokenwatt.servers.engines.sglang import SGLANG
+from tokenwatt.servers.engines.vllm import VLLM
 from tokenwatt.servers.errors import Unusable
 from tokenwatt.servers.exposition import read
 from tokenwatt.types import SeriesKey
@@ -13,11 +18,11 @@ from tokenwatt.types import SeriesKey
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 
 
-def counters(body: bytes) -> Counters:
-    page = read(body, wanted([VLLM]))
-    scheme = scheme_of(page, VLLM)
+def counters(body: bytes, engine: Engine = VLLM) -> Counters:
+    page = read(body, wanted([engine]))
+    scheme = scheme_of(page, engine)
     assert scheme is not None
-    return read_counters(page, VLLM, scheme)
+    return read_counters(page, engine, scheme)
 
 
 def test_vllm_0_32_as_a_real_server_answered() -> None:
@@ -89,15 +94,6 @@ vllm:generation_tokens_total{{{labels}}} 124.0
     assert got.cached == "unknown"
 
 
-def test_triton_names_the_model_otherwise() -> None:
-    got = counters((PAGES / "triton-vllm-backend.txt").read_bytes())
-    assert got.tokens == {
-        SeriesKey("vllm_model", "prompt_computed", 'version="1"'): 10,
-        SeriesKey("vllm_model", "generation", 'version="1"'): 16,
-    }
-    assert (got.running, got.waiting, got.process_start) == (None, None, None)
-
-
 def test_engines_of_one_server_are_summed_by_accounting_and_their_requests_here() -> None:
     one = vllm_page().replace(b"process_start", b"other_start")
     two = one.replace(b'engine="0"', b'engine="1"')
@@ -144,9 +140,81 @@ def test_a_page_without_prompt_counters_is_not_half_read() -> None:
     assert scheme_of(read(b"vllm:generation_tokens_total 1\n", wanted([VLLM])), VLLM) is None
 
 
+def test_sglangs_mode_not_heard_of_yet_counts_nothing() -> None:
+    page = b"""\
+sglang:realtime_tokens_total{mode="decode",model_name="m",tp_rank="0"} 5
+sglang:realtime_tokens_total{mode="decode_replay",model_name="m",tp_rank="0"} 7.5
+"""
+    assert counters(page, SGLANG).tokens == {SeriesKey("m", "generation", 'mode="decode"', 'tp_rank="0"'): 5}
+
+
+def test_sglangs_data_ranks_are_other_work_and_its_tensor_ranks_the_same() -> None:
+    keys = counters((PAGES / "sglang-0.5.23-ranks.txt").read_bytes(), SGLANG).tokens
+    assert {key.rank for key in keys} == {f'moe_ep_rank="0",pp_rank="{pp}",tp_rank="{tp}"' for pp in "01" for tp in "01"}
+    assert {key.labels for key in keys if key.kind == "generation"} == {
+        f'dp_rank="{dp}",engine_type="unified",mode="decode"' for dp in "01"
+    }
+
+
+def test_a_llama_server_that_escapes_its_page_is_refused_with_the_reason() -> None:
+    # Builds around b7010 (ggml-org/llama.cpp#17384).
+    page = (PAGES / "llamacpp-b6100.txt").read_bytes()
+    with pytest.raises(Unusable, match="JSON"):
+        read(b'"' + page.replace(b"\n", b"\\n") + b'"', wanted([LLAMACPP]), "text/plain; version=0.0.4")
+
+
+def test_llama_servers_slots_are_looked_into_as_their_versions_write_them() -> None:
+    assert LLAMACPP.in_flight == InFlight("/slots", "is_processing", (("next_token", "n_decoded"),))
+
+
+@pytest.mark.parametrize(
+    ("names", "kinds", "cached"),
+    [
+        ({"prompt": "p"}, {"prompt_computed": 9}, "unknown"),
+        ({"generation": "g_sum"}, {"generation": 4}, "unknown"),
+        ({"prompt": "p", "prompt_cached": "c_total", "generation": "g_sum"}, {"prompt": 9, "prompt_cached": 3, "generation": 4}, "known"),
+    ],
+)
+def test_a_generic_engine_reads_what_the_settings_name(names: dict[str, str], kinds: dict[str, int], cached: str) -> None:
+    page = b"# TYPE p counter\np 9\n# TYPE c counter\nc_total 3\n# TYPE g histogram\ng_sum 4.0\ng_count 2\n"
+    got = counters(page, generic(**names))
+    assert {key.kind: n for key, n in got.tokens.items()} == kinds
+    assert (got.cached, got.update) == (cached, "completion")
+
+
+def test_a_generic_engine_waits_for_all_of_its_names() -> None:
+    engine = generic(prompt="p", generation="g")
+    assert scheme_of(read(b"p 9\nq 1\n", wanted([engine])), engine) is None
+
+
+def test_a_generic_engine_refuses_names_that_count_nothing_or_twice() -> None:
+    with pytest.raises(ValueError, match="nothing to count"):
+        generic()
+    with pytest.raises(ValueError, match="twice"):
+        generic(prompt="x:tokens_total", generation="x_tokens_total")
+    with pytest.raises(ValueError, match="is no name of a metric"):
+        generic(prompt='x_total{a="1"}')
+    with pytest.raises(ValueError, match="is a time"):
+        wanted([generic(prompt="tokens_created")])
+
+
+def test_a_generic_name_that_is_a_gauge_is_an_error() -> None:
+    with pytest.raises(Unusable, match="g is a gauge on this page, not a counter"):
+        counters(b"# TYPE g gauge\ng 4\n", generic(generation="g"))
+
+
 def test_the_names_of_engines_are_those_of_the_contract() -> None:
-    known = (
-        "vllm sglang llamacpp tgi tei trtllm triton nim dynamo lmdeploy ray kserve aphrodite xinference localai lemonade mistralrs generic"
-    )
-    assert set(ENGINES) <= set(known.split())
+    # And generic, which is made of the settings.
+    known = "vllm sglang llamacpp tgi tei trtllm triton nim dynamo lmdeploy ray kserve aphrodite xinference localai lemonade mistralrs"
+    assert set(ENGINES) == set(known.split())
     assert all(name == engine.name for name, engine in ENGINES.items())
+
+
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=lambda engine: engine.name)
+def test_an_engine_is_described_in_full(engine: Engine) -> None:
+    assert engine.source
+    assert engine.no_counters
+    assert all(path.startswith("/") and why for path, why in engine.never)
+    for scheme in engine.schemes:
+        assert scheme.marks or not scheme.sparse, "without a mark nothing tells that it is this engine, before its counters are there"
+        assert all(c.name.endswith("_sum") == (c.of == "histogram") for c in scheme.counters)

@@ -1,22 +1,20 @@
 """A strict reader of Prometheus text pages that parses only the lines it was asked for.
 
 A server's page is 50 to 80 kB, of which a meter needs ten lines. Lines are chosen as bytes, by their name, and only those are decoded. It
-reads the text format 0.0.4 and 1.0.0, and of OpenMetrics 1.0 what counters and gauges need; timestamps and exemplars are skipped.
-
-Names are compared with ``:`` taken for ``_``: an OpenMetrics page of client_python 0.23 and later, and SGLang's router, spell the samples
-of ``vllm:x_total`` as ``vllm_x_total`` (prometheus/client_python#1177).
+reads the text format 0.0.4 and 1.0.0, and of OpenMetrics 1.0 what counters, gauges and histograms need; timestamps and exemplars are
+skipped.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import lru_cache
-from typing import Final, Literal, NamedTuple
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from tokenwatt.servers.errors import Unusable
-
-MetricType = Literal["counter", "gauge"]
+from tokenwatt.servers.wanted import MetricType, Wanted
 
 Labels = tuple[tuple[str, str], ...]
 """Sorted by name: the same series is the same key, whatever order a server writes it in."""
@@ -36,9 +34,11 @@ _SAMPLE: Final = re.compile(rb"[a-zA-Z_:][a-zA-Z0-9_:]*+" + _REST)
 _TYPE_REST: Final = re.compile(rb"[ \t]++([a-z]++)[ \t\r]*+")
 _LABEL: Final = re.compile(r'[ \t]*+([a-zA-Z_][a-zA-Z0-9_]*+)[ \t]*+=[ \t]*+"([^"\\]*+(?:\\.[^"\\]*+)*)"[ \t]*+(?:,|$)')
 _ESCAPE: Final = re.compile(r'\\([\\n"])')
+_UNTYPED: Final = frozenset({"untyped", "unknown"})
 _TAKEN_FOR: Final[Mapping[MetricType, frozenset[str]]] = {
-    "counter": frozenset({"counter", "untyped", "unknown"}),
-    "gauge": frozenset({"gauge", "untyped", "unknown"}),
+    "counter": _UNTYPED | {"counter"},
+    "gauge": _UNTYPED | {"gauge"},
+    "histogram": _UNTYPED | {"histogram", "summary"},
 }
 
 
@@ -50,75 +50,70 @@ class Sample(NamedTuple):
 
 
 class Page(NamedTuple):
-    """What was wanted and is there, by name as it was asked for: samples, and types (a family may be declared and have no samples yet)."""
+    """What was wanted and is there, by name as it was asked for: samples, and types (a family may be declared and have no samples yet).
+
+    ``wrong`` says of which metrics the page makes something else than what was wanted, in a sentence. It matters to who reads them.
+    """
 
     samples: Mapping[str, Sequence[Sample]]
     types: Mapping[str, str]
+    marks: Set[str] = frozenset()
+    wrong: Mapping[str, str] = MappingProxyType({})
 
     def has(self, name: str) -> bool:
         """Whether the page knows this metric, with samples or without yet."""
-        return name in self.samples or name in self.types
-
-
-class Wanted:
-    """The metrics to take from a page, and what each must be: a counter that the page calls a gauge is another metric."""
-
-    def __init__(self, types: Mapping[str, MetricType]) -> None:
-        if created := [n for n in types if n.endswith("_created")]:
-            raise ValueError(f"{created[0]} is a time, no count")
-        self.types = dict(types)
-        self._names = {canonical(n.encode()): n for n in types}
-        # OpenMetrics declares a counter's family without the suffix of its samples.
-        self._families = {n.removesuffix(b"_total"): spelled for n, spelled in self._names.items() if n.endswith(b"_total")}
-        self._meanings: dict[bytes, tuple[str, str]] = {}
-        names = b"|".join(n.replace(b"_", b"[:_]") for n in sorted(self._names.keys() | self._families.keys()))
-        # It begins with a literal line feed: that search is three times as fast as one for (?m:^).
-        self.lines = re.compile(rb"\n[ \t]*+(?:(#)[ \t]++TYPE[ \t]++)?(" + names + rb")(?![a-zA-Z0-9_:])([^\n]*+)")
-
-    def meaning(self, spelling: bytes) -> tuple[str, str]:
-        """The metric and the family that a name found on a page stands for; "" where it is none."""
-        found = self._meanings.get(spelling)
-        if found is None:
-            name = canonical(spelling)
-            found = self._meanings[spelling] = self._names.get(name, ""), self._families.get(name, "")
-        return found
+        return name in self.samples or name in self.types or name in self.marks
 
 
 def read(body: bytes, wanted: Wanted, content_type: str = "") -> Page:
     """The wanted part of a page.
 
     Raises:
-        Unusable: it is not a page of metrics, it is cut off, or a wanted metric is not what it should be.
+        Unusable: it is not a page of metrics, it is cut off, or a line of a wanted metric cannot be meant so.
     """
     _refuse_other_formats(body, content_type)
     samples: dict[str, list[Sample]] = {}
+    spellings: dict[str, bytes] = {}
+    marks: set[str] = set()
     types: dict[str, str] = {}
     family_types: dict[str, str] = {}
     for declares, spelling, rest in wanted.lines.findall(b"\n" + body):
-        name, family = wanted.meaning(spelling)
-        if not declares:
+        name, mark, members = wanted.meaning(spelling)
+        if declares:
             if name:
-                samples.setdefault(name, []).append(_sample(name, rest))
+                _declare(spelling, rest, types, name)
+            for member in members:
+                _declare(spelling, rest, family_types, member)
         elif name:
-            types[name] = _type(rest)
-        else:
-            family_types[family] = _type(rest)
+            if spellings.setdefault(name, spelling) != spelling:
+                raise Unusable(f"{name} is on the page in two spellings: both may count the same")
+            samples.setdefault(name, []).append(_sample(name, rest))
+        if mark:
+            marks.add(mark)
     if not samples:
         _refuse_nothing(body)
-    # A name's own TYPE goes before that of the name without _total, which may be another family: some servers have both.
-    types = family_types | types
-    for name, type_ in types.items():
-        if type_ not in _TAKEN_FOR[wanted.types[name]]:
-            raise Unusable(f"{name} is a {type_} on this page, not a {wanted.types[name]}")
     for name, series in samples.items():
         if len(series) > 1 and len({s.labels for s in series}) < len(series):
             raise Unusable(f"{name} is on the page twice with the same labels")
-    return Page(samples, types)
+    # A name's own TYPE goes before that of its family, which may be another metric: some servers have both.
+    return Page(samples, family_types | types, marks, _wrong(wanted, types, family_types))
 
 
-def canonical(name: bytes) -> bytes:
-    """The name as names are compared."""
-    return name.replace(b":", b"_")
+def _declare(spelling: bytes, rest: bytes, types: dict[str, str], name: str) -> None:
+    # A server that writes samples with underscores may leave the colon in their metadata: those hold.
+    if name not in types or b":" in spelling:
+        types[name] = _type(rest)
+
+
+def _wrong(wanted: Wanted, types: dict[str, str], family_types: dict[str, str]) -> dict[str, str]:
+    wrong: dict[str, str] = {}
+    for name, type_ in (family_types | types).items():
+        must_be = wanted.types[name]
+        # With a TYPE of its own, a sum is a counter that somebody named so.
+        taken = _TAKEN_FOR["counter" if must_be == "histogram" and name in types else must_be]
+        if type_ not in taken:
+            wrong[name] = f"{name} is a {type_} on this page, not a {must_be}"
+    return wrong
 
 
 def _refuse_other_formats(body: bytes, content_type: str) -> None:
