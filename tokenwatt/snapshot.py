@@ -128,6 +128,12 @@ class ServerSnapshot:
     cached: Cached | None
     scope: str
     """``whole``, or ``partial`` for a member of a server that spans nodes."""
+    group: str | None
+    """The server that spans nodes which it is a member of."""
+    asleep: bool | None
+    """Whether it put its model away until the next request. None: it does not tell, or is not up."""
+    resolution_s: float | None
+    """The time its counters need: in shorter windows its tokens are not those of the joules. 0: they move at each step. None: not known."""
     running: int | None
     waiting: int | None
     last_sample_wall_s: float | None

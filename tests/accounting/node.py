@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tokenwatt.accounting.meter import Meter, ServerSpec
+from tokenwatt.accounting.meter import Meter
 from tokenwatt.accounting.publish import Clock, SnapshotMaker
+from tokenwatt.accounting.server_spec import ServerSpec
 from tokenwatt.snapshot import Build, ServerSnapshot, Snapshot, Window
 from tokenwatt.types import (
     EnergyReading,
@@ -19,6 +20,7 @@ from tokenwatt.types import (
     SeriesKey,
     ServerFailure,
     ServerReading,
+    Update,
 )
 
 SECOND = 1_000_000_000
@@ -67,10 +69,13 @@ class FakeServer:
     model: str = "m"
     counters: dict[SeriesKey, int] = field(default_factory=dict)
     running: int = 0
-    process_start: float | None = None
+    process_start: float | None = 1.0
+    """None: a server of several processes, that does not tell."""
     process_start_ns: int | None = None
     listener: Listener | None = None
     cached: str = "known"
+    update: Update = "step"
+    in_flight: dict[str, int] | None = None
 
     def make(self, generation: int = 0, computed: int = 0, cached: int = 0, model: str | None = None, engine: str = "0") -> None:
         labels = f'engine="{engine}"'
@@ -93,9 +98,10 @@ class FakeServer:
             self.process_start,
             self.process_start_ns,
             "0.33.0",
-            "step",
+            self.update,
             "known" if self.cached == "known" else "unknown",
             self.listener,
+            in_flight=self.in_flight,
         )
 
 

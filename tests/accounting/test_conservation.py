@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.accounting.node import SECOND, TICK, FakeServer, Node, assert_conserved
-from tokenwatt.accounting.meter import ServerSpec
+from tokenwatt.accounting.server_spec import ServerSpec
 from tokenwatt.snapshot import Snapshot
 from tokenwatt.types import Listener
 
@@ -17,6 +17,7 @@ SERVERS = (
     ServerSpec("b", "http://b", gpus=(0, 1)),
     ServerSpec("c", "http://c"),
 )
+FOUND = ServerSpec("d", "http://d", gpus=(2,), group="big", configured=False)
 PARENTS = {10: (10, 1), 11: (11, 10, 1), 20: (20, 1), 21: (21, 20, 1), 30: (30, 1), 99: (99, 1)}
 
 number = st.integers(0, 2)
@@ -49,9 +50,14 @@ def _recover(which: int) -> Step:
 
 def _server(act: Callable[[Node, FakeServer], None]) -> st.SearchStrategy[Step]:
     def step_for(which: int) -> Step:
-        return lambda node: act(node, list(node.servers.values())[which])
+        return lambda node: act(node, list(node.servers.values())[-1 - which])
 
     return number.map(step_for)
+
+
+def _find(node: Node) -> None:
+    node.meter.add(FOUND)
+    node.servers.setdefault(FOUND.name, FakeServer(FOUND.name))
 
 
 steps: st.SearchStrategy[Step] = st.one_of(
@@ -81,6 +87,12 @@ steps: st.SearchStrategy[Step] = st.one_of(
     _server(lambda node, s: node.fail(s.name, gone=True)),
     _server(lambda node, s: node.fail(s.name, rejected=True)),
     _server(lambda node, s: setattr(s, "running", 1 - s.running)),
+    _server(lambda node, s: s.counters.update({key: value // 2 for key, value in s.counters.items()})),
+    _server(lambda node, s: setattr(s, "update", "completion")),
+    (st.none() | st.dictionaries(st.sampled_from("mn"), st.integers(0, 500))).flatmap(
+        lambda running: _server(lambda node, s: setattr(s, "in_flight", running))
+    ),
+    st.just(_find),
     st.sampled_from((10, 20, 30, None)).flatmap(lambda pid: _server(lambda node, s: setattr(s, "listener", pid and Listener(pid, 1)))),
 )
 

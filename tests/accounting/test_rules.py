@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from tests.accounting.node import SECOND, START, TICK, Node, assert_conserved
-from tokenwatt.accounting.meter import ServerSpec
+from tokenwatt.accounting.server_spec import ServerSpec
 from tokenwatt.types import EnergyReading, EnergyTick, Listener, SeriesKey, ServerReading
 
 CHAT = ServerSpec("chat", "http://chat", gpus=(0,))
@@ -65,8 +67,13 @@ class TestResets:
         node.servers["chat"].restart()
         node.servers["chat"].make(generation=30)
         node.run(1)
-        assert node.tokens("chat")["generation"] == 130
-        assert node.energy_uj("chat") == {"active": 100_000_000, "idle": 0, "unobserved": 100_000_000}
+        # Nothing but the fall tells of a restart: its tokens wait for two readings without another.
+        assert node.tokens("chat")["generation"] == 100
+        assert node.server("chat").resets == 1
+        node.servers["chat"].make(generation=5)
+        node.run(2)
+        assert node.tokens("chat")["generation"] == 135
+        assert node.energy_uj("chat") == {"active": 300_000_000, "idle": 0, "unobserved": 100_000_000}
         assert node.server("chat").resets == 1
 
     def test_a_known_process_start_divides_the_interval(self) -> None:
@@ -108,8 +115,46 @@ class TestResets:
         # Engine 1 begins anew, and the sum still rises.
         node.servers["chat"].counters[SeriesKey("m", "generation", 'engine="1"')] = 7
         node.servers["chat"].make(generation=500, engine="0")
-        node.run(1)
+        node.run(3)
         assert node.tokens("chat")["generation"] == 1100 + 507
+
+    def test_a_fall_beside_another_listener_counts_at_once(self) -> None:
+        node = chat_node()
+        node.servers["chat"].process_start, node.servers["chat"].listener = None, Listener(5, 5)
+        node.servers["chat"].make(generation=100)
+        node.run(1)
+        node.servers["chat"].restart()
+        node.servers["chat"].listener = Listener(6, 6)
+        node.servers["chat"].make(generation=30)
+        node.run(1)
+        assert node.tokens("chat")["generation"] == 130
+        assert node.server("chat").resets == 1
+
+    @pytest.mark.parametrize("as_before", [False, True])
+    def test_one_that_slept_began_anew_when_it_woke(self, as_before: bool) -> None:
+        node = chat_node()
+        node.servers["chat"].make(generation=100)
+        node.run(1)
+        node.tick(SECOND)
+        counters = node.servers["chat"].counters if as_before else {}
+        node.meter.server_reading(ServerReading("chat", node.t_ns, "vllm", counters, asleep=True))
+        assert node.server("chat").asleep
+        node.servers["chat"].restart()
+        node.servers["chat"].make(generation=30)
+        node.run(1)
+        assert node.tokens("chat")["generation"] == 130
+        assert not node.server("chat").asleep
+        assert {model.model for model in node.server("chat").models} == {"m"}
+
+    def test_one_that_was_asleep_at_first_has_its_baseline_when_it_wakes(self) -> None:
+        node = Node(1, [CHAT])
+        node.tick(SECOND)
+        node.meter.server_reading(ServerReading("chat", node.t_ns, "vllm", {}, asleep=True))
+        node.servers["chat"].make(generation=5000)
+        node.run(1)
+        node.servers["chat"].make(generation=30)
+        node.run(1)
+        assert node.tokens("chat")["generation"] == 30
 
     def test_the_boards_counter(self) -> None:
         node = chat_node()
@@ -366,6 +411,16 @@ class TestGone:
         assert node.server("chat").pending_uj == 0
         assert_conserved(node.snapshot())
 
+    def test_a_late_answer_of_one_that_is_gone_does_not_bring_it_back(self) -> None:
+        node = chat_node()
+        node.run(1)
+        node.fail("chat", gone=True)
+        node.read("chat", node.t_ns - TICK // 3)
+        node.fail("chat", gone=True)
+        intervals = node.meter.take_closed()
+        assert all(a.end_ns <= b.start_ns for a, b in pairwise(intervals))
+        assert node.server("chat").gpus == ()
+
     def test_slow_is_not_gone(self) -> None:
         node = chat_node()
         node.fail("chat")
@@ -552,7 +607,7 @@ class TestWhoHoldsWhat:
 class TestCached:
     def page(self, node: Node, prompt: int, cached: int) -> ServerReading:
         counters = {SeriesKey("m", "prompt", ""): prompt, SeriesKey("m", "prompt_cached", ""): cached}
-        return ServerReading("chat", node.t_ns, "vllm", counters, cached="known")
+        return ServerReading("chat", node.t_ns, "vllm", counters, process_start=1.0, cached="known")
 
     def test_cached_tokens_are_taken_off_and_nothing_falls_when_their_counter_is_ahead(self) -> None:
         node = Node(1, [CHAT])

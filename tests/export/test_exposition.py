@@ -103,6 +103,8 @@ def _check_absent(page: dict[str, Series], snapshot: Snapshot) -> None:
         assert set(page.get(name, {})) == {k for k, g in gpus.items() if getattr(g, field) is not None}
     for name, field in OPTIONAL_OF_SERVER.items():
         assert set(page.get(name, {})) == {k for k, s in servers.items() if getattr(s, field) is not None}
+    groups = {_labels(s.name, s.group) for s in snapshot.servers if s.group is not None}
+    assert set(page.get("server_group_info", {})) == groups
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

@@ -41,6 +41,7 @@ gauge   last_sample_timestamp_seconds            gpu uuid
 gauge   pending_energy_joules                    server
 gauge   server_up                                server
 gauge   server_info                              server engine version update cached scope
+gauge   server_group_info                        server group
 gauge   server_requests_running                  server
 gauge   server_requests_waiting                  server
 gauge   server_gpu_info                          server gpu uuid method

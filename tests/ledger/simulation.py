@@ -9,12 +9,13 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tokenwatt.accounting.meter import Meter, ServerSpec
+from tokenwatt.accounting.meter import Meter
 from tokenwatt.accounting.publish import Clock, SnapshotMaker
+from tokenwatt.accounting.server_spec import ServerSpec
 from tokenwatt.demo.node import SimulatedNode
 from tokenwatt.demo.server import page
 from tokenwatt.servers.counters import read_counters, scheme_of, wanted
-from tokenwatt.servers.engines import VLLM
+from tokenwatt.servers.engines.vllm import VLLM
 from tokenwatt.servers.exposition import read
 from tokenwatt.snapshot import Build, ServerSnapshot, Snapshot, Window
 from tokenwatt.types import EnergyTick, GpuStates, Kind, ServerFailure, ServerReading

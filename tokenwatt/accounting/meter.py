@@ -5,15 +5,19 @@ It knows no clock and no thread. Time is what the readings say, so an hour can b
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from tokenwatt.accounting.boards import BoardBook
 from tokenwatt.accounting.energy_counter import Booking
+from tokenwatt.accounting.server_spec import ServerSpec
 from tokenwatt.accounting.servers import ServerBook
 from tokenwatt.accounting.token_counters import TokenDeltas
 from tokenwatt.attribution.holders import Ancestors, Board, Claim, Holders
 from tokenwatt.types import EnergyReading, EnergyTick, Gpu, GpuStates, Holder, Interval, Method, ServerFailure, ServerReading, State
+
+log = logging.getLogger("tokenwatt")
 
 UNOBSERVED_AFTER_NS = 60_000_000_000
 """Over longer gaps between two readings of a server nobody can say what it did."""
@@ -21,24 +25,17 @@ UNOBSERVED_AFTER_NS = 60_000_000_000
 SETTLE_AFTER_NS = 600_000_000_000
 """Energy whose interval is open for this long is settled as unobserved."""
 
-
-@dataclass(frozen=True, slots=True)
-class ServerSpec:
-    """A server the settings name, and the GPUs they give it (index, UUID or the beginning of one; None: none given)."""
-
-    name: str
-    url: str
-    engine: str = "vllm"
-    gpus: tuple[int | str, ...] | None = None
+STRANGERS_MAX = 100
+"""Names of servers that nobody told of are remembered up to this many, to be logged once each."""
 
 
 class Meter:
     """The books of one node."""
 
     def __init__(self, servers: Sequence[ServerSpec], ancestors: Ancestors, *, power_period_ns: int, started_ns: int) -> None:
-        self.specs = {spec.name: spec for spec in servers}
+        self.specs: dict[str, ServerSpec] = {}
         self.boards: dict[str, BoardBook] = {}
-        self.servers = {spec.name: ServerBook(spec.name) for spec in servers}
+        self.servers: dict[str, ServerBook] = {}
         self.holders: Mapping[str, tuple[Holder, ...]] = {}
         self._held: dict[str, tuple[BoardBook, ...]] = {}
         self._opened: dict[str, tuple[int, tuple[Holder, ...]]] = {}
@@ -47,6 +44,28 @@ class Meter:
         self._power_period_ns = power_period_ns
         self._mapping = Holders(ancestors)
         self._closed: list[Interval] = []
+        self._strangers: set[str] = set()
+        for spec in servers:
+            self.add(spec)
+
+    def add(self, spec: ServerSpec) -> None:
+        """Open the books of a server. One that is known keeps its books, its GPUs and its group; its address and engine may be new."""
+        known = self.specs.get(spec.name)
+        if known is not None:
+            self.specs[spec.name] = replace(known, url=spec.url, engine=spec.engine)
+            return
+        self.specs[spec.name] = spec
+        self.servers[spec.name] = ServerBook(spec.name, tokens=spec.tokens, partial=spec.partial)
+        self._strangers.discard(spec.name)
+        if any(server.present for server in self.servers.values()):
+            self._map()  # a server that held all boards for being alone is no longer
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a server another name before it is first read: until then there is nothing in its books."""
+        assert self.servers[old].reading is None, f"{old} was read under its name"
+        assert not self.servers[old].waiting, f"{old} was read under its name"
+        del self.servers[old]
+        self.add(replace(self.specs.pop(old), name=new))
 
     # --- readings in ---
 
@@ -89,19 +108,30 @@ class Meter:
 
     def server_reading(self, reading: ServerReading) -> None:
         """Take one good answer. Its interval closes once the energy of the server's boards is known up to the same instant."""
-        server = self.servers[reading.server]
+        server = self._book_of(reading)
+        if server is None:
+            return
         server.asked, server.failure = True, None
         server.waiting.append(reading)
         self._close_waiting(server)
 
     def server_failure(self, failure: ServerFailure) -> None:
         """Take one answer that could not be used. A server that is slow keeps its boards; one that is gone gives them up."""
-        server = self.servers[failure.server]
+        server = self._book_of(failure)
+        if server is None:
+            return
         server.asked, server.failure = True, failure
         if failure.rejected:
             server.counters.refuse()
         if failure.gone:
             self._leave(server, failure.t_ns)
+
+    def _book_of(self, message: ServerReading | ServerFailure) -> ServerBook | None:
+        server = self.servers.get(message.server)
+        if server is None and message.server not in self._strangers and len(self._strangers) < STRANGERS_MAX:
+            self._strangers.add(message.server)
+            log.warning("Server %s: it was read, but the meter was not told of it. Its readings are not counted.", message.server)
+        return server
 
     def each_second(self, now_ns: int) -> None:
         """Close what has been open for too long (tokens that a later reading brings still count), and compare counters with integrals."""
@@ -164,10 +194,13 @@ class Meter:
         return all(board.away or (board.booked_ns or 0) >= t_ns for board in self._held.get(server.name, ()))
 
     def _close(self, server: ServerBook, reading: ServerReading) -> None:
+        if not server.present and server.closed_ns is not None and reading.t_ns < server.closed_ns:
+            return  # of before it was seen gone
         deltas = server.counters.apply(reading, started_since_ns=self._started_since(server, reading))
         if deltas.rejected is not None:
             server.failure = ServerFailure(server.name, reading.t_ns, deltas.rejected, rejected=True)
             return
+        server.resolve(reading, deltas.tokens)
         if server.present:
             self._close_interval(server, reading, deltas)
         else:
@@ -195,7 +228,7 @@ class Meter:
         if deltas.reset and state == "unobserved" and restart_ns is not None and start_ns < restart_ns < reading.t_ns:
             # What was before the new start is unobserved; since then every token is in the counters.
             self._book(server, restart_ns, "unobserved", TokenDeltas())
-            deltas = TokenDeltas(deltas.tokens)
+            deltas = replace(deltas, reset=False)
             state = self._state(server, reading, deltas, restart_ns)
         server.know(reading)
         self._book(server, reading.t_ns, state, deltas)
@@ -214,10 +247,10 @@ class Meter:
         if any(board.away or (board.gap_end_ns or start_ns) > start_ns for board in self._held.get(server.name, ())):
             server.gap_ns = reading.t_ns
             return "unobserved"
-        if deltas.reset or reading.t_ns - start_ns > UNOBSERVED_AFTER_NS:
+        if deltas.reset or deltas.unreliable or reading.t_ns - start_ns > UNOBSERVED_AFTER_NS:
             return "unobserved"
         ran = reading.running or (server.reading.running if server.reading is not None else 0)
-        return "active" if ran or any(deltas.tokens.values()) else "idle"
+        return "active" if ran or deltas.in_doubt or any(deltas.tokens.values()) else "idle"
 
     def _close_rest(self, server: ServerBook) -> None:
         """Close all that was booked to a server, unobserved, with no tokens."""
@@ -229,6 +262,9 @@ class Meter:
         while server.waiting:
             self._close(server, server.waiting.popleft())
         if not server.present:
+            if server.gone_ns is None:
+                server.gone_ns = t_ns
+                self._map()  # where it was counted as one that may hold boards
             server.gone_ns = t_ns
             return
         self._close_rest(server)
@@ -251,7 +287,9 @@ class Meter:
             if server.present
         ]
         before = self.holders
-        self.holders = self._mapping.of(self._board_views(), claims, servers_known=len(self.servers))
+        # One of the settings that is down may come up at any time. One that was found and is gone has freed its boards for good.
+        known = sum(self.specs[name].configured or server.gone_ns is None for name, server in self.servers.items())
+        self.holders = self._mapping.of(self._board_views(), claims, servers_known=known)
         if opened_ns is not None:
             for uuid, holders in self.holders.items():
                 if holders != before.get(uuid, ()):

@@ -47,8 +47,8 @@ class SnapshotMaker:
         self._period_ns = tokens_period_ns
         self._started_wall_s = started_wall_s
 
-    def take(self, now: Clock, *, notice: str | None = None) -> Snapshot:
-        """Everything at once. ``notice``: what the caller knows to be wrong beside the books."""
+    def take(self, now: Clock, *, notices: Iterable[str] = ()) -> Snapshot:
+        """Everything at once. ``notices``: what the caller knows to be wrong beside the books."""
         meter = self._meter
         boards = sorted(meter.boards.values(), key=lambda board: board.gpu.index)
         measured = any(board.booked_ns is not None for board in boards)
@@ -63,8 +63,8 @@ class SnapshotMaker:
             metrics_windows=self._metrics_windows,
             gpus=tuple(_gpu(board, meter.holders.get(board.gpu.uuid, ()), now) for board in boards),
             servers=tuple(self._server(server, now, pending_uj[name], tuple(held[name])) for name, server in meter.servers.items()),
-            ready=measured and all(server.asked for server in meter.servers.values()),
-            problems=tuple(self._problems(notice, held)),
+            ready=measured and all(server.asked for name, server in meter.servers.items() if meter.specs[name].configured),
+            problems=tuple(self._problems(notices, held)),
         )
 
     def _server(self, book: ServerBook, now: Clock, pending_uj: int, gpus: tuple[tuple[str, int, Method], ...]) -> ServerSnapshot:
@@ -79,17 +79,21 @@ class SnapshotMaker:
             )
             for name, model in book.models.items()
         )
-        up = book.failure is None and reading is not None
+        up = book.trouble is None and reading is not None
+        needed_ns = book.resolution.needed_ns
         return ServerSnapshot(
             name=book.name,
             url=spec.url,
             engine=reading.engine if reading is not None else spec.engine,
             version=reading.version if reading is not None else "",
             up=up,
-            reason=book.failure.reason if book.failure is not None else None if up else "It was not asked yet.",
+            reason=book.trouble or (None if up else "It was not asked yet."),
             update=reading.update if reading is not None else None,
             cached=reading.cached if reading is not None else None,
-            scope="whole",
+            scope="partial" if spec.partial else "whole",
+            group=spec.group,
+            asleep=reading.asleep if up and reading is not None else None,
+            resolution_s=needed_ns / 1e9 if needed_ns is not None else None,
             running=reading.running if up and reading is not None else None,
             waiting=reading.waiting if up and reading is not None else None,
             last_sample_wall_s=now.wall_of(reading.t_ns) if reading is not None else None,
@@ -103,16 +107,16 @@ class SnapshotMaker:
             windows={at.window.label: server_window(book, at, (model.windows[at.window.label] for model in models)) for at in trailing},
         )
 
-    def _problems(self, notice: str | None, held: Mapping[str, Sequence[object]]) -> Iterable[str]:
-        if notice is not None:
-            yield notice
+    def _problems(self, notices: Iterable[str], held: Mapping[str, Sequence[object]]) -> Iterable[str]:
+        yield from notices
         for board in self._meter.boards.values():
             if board.last_reading is not None and board.last_reading.error is not None:
                 yield f"GPU {board.gpu.index} ({board.gpu.uuid}): {board.last_reading.error}"
         unknown = self._meter.unknown_gpus()
         for server in self._meter.servers.values():
-            if server.failure is not None:
-                yield f"Server {server.name}: {server.failure.reason}"
+            stopped = server.gone_ns is not None and not self._meter.specs[server.name].configured
+            if server.trouble is not None and not stopped:
+                yield f"Server {server.name}: {server.trouble}"
             for entry in unknown[server.name]:
                 yield f"Server {server.name}: its settings name GPU {entry}, and this node has no such GPU."
             if server.present and not held[server.name]:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 
 from tokenwatt.accounting.divide import divide
+from tokenwatt.accounting.resolution import Resolution
 from tokenwatt.accounting.rings import series_ring
 from tokenwatt.accounting.token_counters import TokenCounters
 from tokenwatt.ring import Ring
@@ -53,9 +54,13 @@ class ModelBook:
 class ServerBook:
     """One server: what it said last, and all its closed intervals."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, tokens: bool = True, partial: bool = False) -> None:
+        """``partial``: it is a member of a server that spans nodes. ``tokens`` False: another member counts those that its readings bring;
+        here they only tell when it works, and on what."""
         self.name = name
+        self.partial = partial
         self.counters = TokenCounters()
+        self.resolution = Resolution()
         self.models: dict[str, ModelBook] = {}
         self.present = False
         """It was read, and nobody saw it go: it holds its GPUs."""
@@ -74,6 +79,8 @@ class ServerBook:
         """The end of the last interval in which a board of it could not be seen."""
         self.work_tokens = 0
         """The processed tokens of the last closed interval."""
+        self._tells_tokens = tokens
+        self._tells_generation = False
         self._serving: tuple[str, ...] = ()
         self._known_keys: frozenset[SeriesKey] = frozenset()
         self.held = False
@@ -83,22 +90,30 @@ class ServerBook:
         self.observed_ns = 0
         self.observed_ring = series_ring()
 
+    @property
+    def trouble(self) -> str | None:
+        """Why it is not up, in words; None while it is."""
+        return self.failure.reason if self.failure is not None else self.counters.unreliable
+
+    def resolve(self, reading: ServerReading, tokens: Mapping[tuple[str, Kind], int]) -> None:
+        """Note whether its counter moved with a reading."""
+        kinds = {kind for (_, kind), count in tokens.items() if count}
+        self.resolution.read(reading, moved="generation" in kinds if self._tells_generation else bool(kinds))
+
     def open(self, t_ns: int, tokens: Mapping[tuple[str, Kind], int]) -> Interval | None:
         """Begin: from here on its intervals join. ``tokens``: those of a start that we saw, which no interval of ours has."""
         append_later(self.observed_ring, t_ns, self.observed_ns)
         self.present, self.gone_ns, self.closed_ns = True, None, t_ns
-        for (model, kind), count in tokens.items():
-            self._model(model, t_ns, (kind,)).tokens[kind] += count
+        counted = self._count(tokens, t_ns)
         for book in self.models.values():
             book.mark(t_ns)
-        return Interval(self.name, t_ns, t_ns, "active", {}, dict(tokens)) if any(tokens.values()) else None
+        return Interval(self.name, t_ns, t_ns, "active", {}, counted) if any(counted.values()) else None
 
     def close(self, t_ns: int, state: State, energy_uj: int, gap_uj: int, tokens: Mapping[tuple[str, Kind], int]) -> Interval:
         """Close the interval that ends at ``t_ns``. ``gap_uj`` of its energy came out of gaps and is unobserved in any case."""
         assert self.closed_ns is not None
         start_ns, self.closed_ns = self.closed_ns, max(t_ns, self.closed_ns)
-        for (model, kind), count in tokens.items():
-            self._model(model, start_ns, (kind,)).tokens[kind] += count
+        counted = self._count(tokens, start_ns)
         booked: dict[tuple[str, State], int] = {}
         by_state: tuple[tuple[State, int], ...] = ((state, energy_uj - gap_uj), ("unobserved", gap_uj))
         for of_state, amount_uj in by_state:
@@ -111,7 +126,14 @@ class ServerBook:
         for book in self.models.values():
             book.mark(self.closed_ns)
         self.work_tokens = sum(count for (_, kind), count in tokens.items() if kind in WORK)
-        return Interval(self.name, start_ns, self.closed_ns, state, booked, dict(tokens))
+        return Interval(self.name, start_ns, self.closed_ns, state, booked, counted)
+
+    def _count(self, tokens: Mapping[tuple[str, Kind], int], since_ns: int) -> dict[tuple[str, Kind], int]:
+        if not self._tells_tokens:
+            return {}
+        for (model, kind), count in tokens.items():
+            self._model(model, since_ns, (kind,)).tokens[kind] += count
+        return dict(tokens)
 
     def leave(self, t_ns: int) -> None:
         """Nobody listens any more."""
@@ -120,10 +142,15 @@ class ServerBook:
 
     def know(self, reading: ServerReading) -> None:
         """Make the models and kinds of a reading known, at 0 where they are new."""
-        if self._known_keys == reading.counters.keys():
-            return
+        if not reading.counters or self._known_keys == reading.counters.keys():
+            return  # one that sleeps tells of no models, and has those it had
         self._known_keys = frozenset(reading.counters)
         self._serving = tuple(sorted({key.model for key in reading.counters}))
+        self._tells_generation = any(key.kind == "generation" for key in reading.counters)
+        if not self._tells_tokens:
+            for model in self._serving:
+                self._model(model, self.closed_ns or reading.t_ns, ())
+            return
         with_cached = {key.model for key in reading.counters if key.kind == "prompt"}
         for key in reading.counters:
             if key.kind != "prompt":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from tokenwatt.accounting.servers import ModelBook, ServerBook
+from tokenwatt.accounting.servers import WORK, ModelBook, ServerBook
 from tokenwatt.snapshot import ServerWindow, Window, WindowFigures
 from tokenwatt.types import STATES, Kind, State
 
@@ -26,6 +26,8 @@ class Span(NamedTuple):
     covered: bool
     powered: bool
     """Covered, and all the time it held a board: what it used is known as well."""
+    resolved: bool
+    """It is as long as the server's counter needs: its tokens are those of its joules."""
 
 
 def spans(book: ServerBook, windows: Iterable[Window], now_ns: int, period_ns: int) -> list[Span]:
@@ -38,6 +40,7 @@ def spans(book: ServerBook, windows: Iterable[Window], now_ns: int, period_ns: i
     fresh = book.present and read_ns is not None and now_ns - read_ns <= FRESH_PERIODS * period_ns
     to_ns = book.closed_ns if fresh and book.closed_ns is not None else now_ns
     first = book.observed_ring.first
+    needed_ns = book.resolution.needed_ns or 0
     out = []
     for window in windows:
         start_ns = to_ns - window.span_ns
@@ -47,7 +50,7 @@ def spans(book: ServerBook, windows: Iterable[Window], now_ns: int, period_ns: i
         untouched = book.gap_ns is None or book.gap_ns <= start_ns
         covered = fresh and coverage_ratio >= COVERED and untouched
         powered = covered and book.held and (book.unheld_ns is None or book.unheld_ns <= start_ns)
-        out.append(Span(window, start_ns, from_ns, to_ns, coverage_ratio, covered, powered))
+        out.append(Span(window, start_ns, from_ns, to_ns, coverage_ratio, covered, powered, window.span_ns >= needed_ns))
     return out
 
 
@@ -65,19 +68,19 @@ def server_window(book: ServerBook, at: Span, models: Iterable[WindowFigures]) -
 
 def figures(book: ServerBook, model: ModelBook, at: Span, wall_of: Callable[[int], float]) -> WindowFigures:
     """One model over one window. ``wall_of`` tells the wall time of an instant."""
-    window, start_ns, from_ns, to_ns, coverage_ratio, covered, powered = at
+    window, start_ns, from_ns, to_ns, coverage_ratio, covered, powered, resolved = at
     # A figure that is new has no ring before its first interval is closed.
     rise = {figure: ring.delta(start_ns, to_ns) for figure, ring in model.rings.items()}
     energy_uj: Mapping[State, int] = {state: rise.get(state, 0) for state in STATES} if book.held else {}
     tokens: Mapping[Kind, int] = {kind: rise.get(kind, 0) for kind in model.tokens}
     power_watts, rates, per_joule = None, {}, {}
     seconds = (to_ns - from_ns) / 1e9
-    if covered:
+    if covered and resolved:
         rates = {kind: count / seconds for kind, count in tokens.items()}
     if powered:
         joules = sum(energy_uj.values()) / 1e6
         power_watts = joules / seconds
-        if joules > 0:
+        if joules > 0 and resolved and not book.partial:
             per_joule = {name: count / joules for name, count in _denominators(book, tokens).items() if count > 0}
     return WindowFigures(
         window=window,
@@ -98,7 +101,7 @@ def _denominators(book: ServerBook, tokens: Mapping[Kind, int]) -> Mapping[str, 
     counts = {"total": sum(tokens.values())}
     if "generation" in tokens:
         counts["generation"] = tokens["generation"]
-        # Where cached prompt tokens are not told apart, nobody knows what was worked for.
-        if book.reading is not None and book.reading.cached == "known":
-            counts["processed"] = tokens["generation"] + tokens.get("prompt_computed", 0)
+    # Where cached prompt tokens are not told apart, nobody knows what was worked for.
+    if book.reading is not None and book.reading.cached == "known":
+        counts["processed"] = sum(tokens.get(kind, 0) for kind in WORK)
     return counts

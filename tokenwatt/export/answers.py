@@ -248,6 +248,12 @@ class ServerItem(Answer):
     cached: Cached | None
     scope: Text
     """whole, or partial for a member of a server that spans nodes."""
+    group: Text | None
+    """The server that spans nodes which it is a member of."""
+    asleep: bool | None
+    """Whether it put its model away until the next request."""
+    resolution_s: float | None
+    """The time its counters need: figures per token are null in shorter windows. 0: they move at each step."""
     requests_running: int | None
     requests_waiting: int | None
     last_sample: Instant | None

@@ -22,6 +22,9 @@ sum by (server, model) (rate(tokenwatt_tokens_total{kind="generation"}[5m]))
   / sum by (server, model) (rate(tokenwatt_energy_joules_total[5m]))
 ```
 
+A server whose counters move only when a request ends says nothing while it runs. Windows shorter than the time that its requests take
+(`resolution_s` in `/api/v1/servers`) have no figures of tokens.
+
 Energy is kept in whole microjoules. What a sample holds is the nearest double: exact to the microjoule up to 8.5 GJ.
 """
 

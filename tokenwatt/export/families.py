@@ -144,6 +144,12 @@ def _server_info(snapshot: Snapshot) -> Iterator[Sample]:
             yield (s.name, s.engine, s.version, s.update, s.cached, s.scope), 1.0
 
 
+def _server_group_info(snapshot: Snapshot) -> Iterator[Sample]:
+    for s in snapshot.servers:
+        if s.group is not None:
+            yield (s.name, s.group), 1.0
+
+
 def _server_gpu_info(snapshot: Snapshot) -> Iterator[Sample]:
     for s in snapshot.servers:
         for uuid, index, method in s.gpus:
@@ -266,6 +272,8 @@ FAMILIES: tuple[Family, ...] = (
         "The server, when its counters move, and whether it tells cached prompt tokens apart.",
         _server_info,
     ),
+    # Beyond the contract: the members of a server that spans nodes can be put together in PromQL only by a label they share.
+    _gauge("server_group_info", ("server", "group"), "The server that spans nodes which this one is a member of.", _server_group_info),
     _gauge("server_requests_running", ("server",), "Requests that run now.", _server(lambda s: s.running)),
     _gauge("server_requests_waiting", ("server",), "Requests that wait now.", _server(lambda s: s.waiting)),
     _gauge("server_gpu_info", ("server", *_GPU, "method"), "A GPU the server holds, and how that is known.", _server_gpu_info),
