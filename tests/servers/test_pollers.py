@@ -11,7 +11,8 @@ import pytest
 
 from tests.servers.delivered import Delivered, Result
 from tests.servers.fake_server import FakeServer, Reply, Request, answer, be_vllm, vllm_page
-from tokenwatt.servers.poller import FIRST_PROOF, LONGEST_PROOF, Poller, Pollers
+from tokenwatt.servers.poller import FIRST_PROOF, LONGEST_PROOF, Poller
+from tokenwatt.servers.pollers import Pollers
 from tokenwatt.servers.rounds import QUICK_LIMIT_NS
 from tokenwatt.servers.target import ServerTarget
 from tokenwatt.types import ServerFailure, ServerReading
@@ -29,8 +30,10 @@ def poll() -> Iterator[Start]:
     started: list[Pollers] = []
 
     def start(deliver: Callable[[Result], None], *servers: tuple[str, str], period_s: float) -> Pollers:
-        pollers = Pollers([ServerTarget(*server) for server in servers], period_ns=int(period_s * 1e9), deliver=deliver)
+        pollers = Pollers(period_ns=int(period_s * 1e9), deliver=deliver)
         started.append(pollers)
+        for server in servers:
+            pollers.add(ServerTarget(*server))
         pollers.start()
         return pollers
 
@@ -199,7 +202,10 @@ def stop_promptly(pollers: Pollers, delivered: Delivered) -> None:
 
 
 def test_stop_is_safe_unstarted_and_without_servers(server: FakeServer, poll: Start) -> None:
-    Pollers([ServerTarget("chat", server.url)], period_ns=10**9, deliver=print).stop()
+    pollers = Pollers(period_ns=10**9, deliver=print)
+    pollers.add(ServerTarget("chat", server.url))
+    pollers.stop()
+    pollers.add(ServerTarget("late", server.url))
     poll(print, period_s=1)
     assert pollers_threads() == []
 

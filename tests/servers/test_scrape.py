@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tests.servers.conftest import Make, bad, good
 from tests.servers.fake_server import CLOSE, NO_TOKENS, FakeServer, Reply, Request, answer, be_vllm, vllm_page
 from tokenwatt.procfs import start_ticks
-from tokenwatt.servers.engines import VLLM
+from tokenwatt.servers.counters import wanted
+from tokenwatt.servers.engines.vllm import VLLM
 from tokenwatt.types import Listener, SeriesKey, ServerFailure, ServerReading
 
 GENERATION = SeriesKey("tiny", "generation", 'engine="0"')
@@ -113,8 +114,10 @@ def test_asks_for_the_wanted_names_only(server: FakeServer, scraper: Make) -> No
     good(chat.scrape())
     good(chat.scrape())
     assert server.asked("/metrics") == []
-    request, _ = server.asked("/metrics/")
-    assert set(parse_qs(request.query)["name[]"]) == {*VLLM.counters(), VLLM.running, VLLM.waiting, "process_start_time_seconds"}
+    request, later = server.asked("/metrics/")
+    marks_of_others = {"nv_inference_request_success", "request_predict_seconds", "dynamo_component_uptime_seconds"}
+    assert set(parse_qs(request.query)["name[]"]) == wanted([VLLM]).types.keys() | marks_of_others
+    assert set(parse_qs(later.query)["name[]"]) < wanted([VLLM]).types.keys()
     assert request.headers["accept"] == "text/plain;version=0.0.4;q=1,*/*;q=0.1"
     assert request.headers["accept-encoding"] == "identity"
     assert "authorization" not in request.headers
@@ -158,16 +161,9 @@ def test_after_a_restart_the_filter_is_tried_again(server: FakeServer, scraper: 
 def test_a_path_prefix_and_a_metrics_path_are_kept(server: FakeServer, scraper: Make) -> None:
     server.serve("/node 1/prom/x", answer(vllm_page()))
     server.serve("/node%201/prom/x", answer(vllm_page()))
-    chat = scraper(f"{server.url}/node%201/", metrics_path="/prom/x")
+    chat = scraper(f"{server.url}/node%201/", metrics_path="/prom/x", engine="vllm")
     good(chat.scrape())
-    assert [r.path for r in server.requests] == ["/node%201/v1/models", "/node%201/prom/x/", "/node%201/prom/x", "/node%201/version"]
-
-
-def test_auto_does_not_touch_the_metrics_of_a_server_that_they_are_taken_from(server: FakeServer, scraper: Make) -> None:
-    models = b'{"object":"list","data":[{"id":"m","object":"model","owned_by":"tensorrt_llm"}]}'
-    server.serve("/v1/models", answer(models, content_type="application/json"))
-    assert "trtllm" in bad(scraper(server.url).scrape()).reason
-    assert server.asked("/metrics") == server.asked("/metrics/") == []
+    assert [r.path for r in server.requests] == ["/node%201/prom/x/", "/node%201/prom/x", "/node%201/version"]
 
 
 def test_another_server_on_the_port_is_found_out(server: FakeServer, scraper: Make) -> None:
@@ -196,7 +192,7 @@ def test_another_server_on_the_port_is_found_out(server: FakeServer, scraper: Ma
         (answer(b""), "/metrics: the page is empty"),
         (
             answer(NO_TOKENS),
-            "looked for vllm: vllm:prompt_tokens_total and vllm:generation_tokens_total (was the server started with --disable-log",
+            "/metrics has no token counters: looked for those of all engines; of another server, name them (engine generic)",
         ),
         (answer(vllm_page().replace(b"_total counter", b"_total gauge")), "is a gauge on this page, not a counter"),
         (answer(vllm_page(), headers="Content-Encoding: gzip\r\n"), "/metrics is compressed"),

@@ -6,8 +6,10 @@ import socket
 import ssl
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, NamedTuple
 
+from tokenwatt.servers import namespaces
 from tokenwatt.servers.errors import Unusable
 from tokenwatt.servers.http_answer import AnswerReader, BadAnswer, NoAnswer
 
@@ -26,12 +28,18 @@ class Answer(NamedTuple):
 
 
 class Connection:
-    """One connection to one server, opened when needed. ``get`` and ``close`` belong to one thread; ``abort`` may be called from any."""
+    """One connection to one server, opened when needed. ``get`` and ``close`` belong to one thread; ``abort`` may be called from any.
 
-    def __init__(self, host: str, port: int, *, max_body_bytes: int) -> None:
+    ``namespace``: the network namespace where the server listens, if not in ours. Its loopback addresses are reached from within, all other
+    addresses by way of the routes; it is made sure that such a connection ends there.
+    """
+
+    def __init__(self, host: str, port: int, *, max_body_bytes: int, namespace: Path | None = None) -> None:
         self._host = host
         self._port = port
         self._max_body_bytes = max_body_bytes
+        self._namespace = namespace
+        self._enters = namespace is not None and namespaces.is_loopback(host)
         self._socket: socket.socket | None = None
         self._aborted = False
         self._deadline_ns = 0
@@ -109,12 +117,16 @@ class Connection:
         errors: list[OSError] = []
         for family, type_, protocol, _, address in self._addresses():
             try:
-                sock = self._opened(socket.socket(family, type_, protocol), address)
+                sock = self._opened(self._made(family, type_, protocol), address)
                 return self._secured(sock, tls) if tls else sock
             except TimeoutError:
                 raise self._failed(f"takes no connection within {self._limit_s:g} s") from None
             except OSError as e:
                 errors.append(e)
+            except namespaces.NotEntered as e:
+                raise self._failed(str(e), gone=e.gone) from None
+            except namespaces.Elsewhere:
+                raise self._failed("is another's address here, and not the container's") from None
         if any(isinstance(e, ConnectionRefusedError) for e in errors):
             raise self._failed("refuses the connection: nobody listens there", gone=True)
         raise self._failed(f"cannot be reached: {errors[0].strerror if errors else 'it has no address'}")
@@ -124,6 +136,11 @@ class Connection:
             return list(socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError) as e:
             raise Unusable(f"the name {self._host} cannot be resolved: {getattr(e, 'strerror', None) or e}") from None
+
+    def _made(self, family: int, type_: int, protocol: int) -> socket.socket:
+        if self._namespace is None or not self._enters:
+            return socket.socket(family, type_, protocol)
+        return namespaces.socket_within(self._namespace, family, type_, protocol)
 
     def _opened(self, sock: socket.socket, address: tuple[str | int, ...] | tuple[int, bytes]) -> socket.socket:
         self.close()
@@ -135,11 +152,14 @@ class Connection:
             here, there = sock.getsockname(), sock.getpeername()
             if here == there:  # the kernel chose the very port we asked for, and connected us to ourselves
                 raise ConnectionRefusedError
+            routed_to = None if self._enters else self._namespace
+            if routed_to is not None and not namespaces.ends_within(routed_to, here, there):
+                raise namespaces.Elsewhere
         except BaseException:
             self.close()
             raise
         self.opened += 1
-        self.local_address = there[0] if here[0] == there[0] else None
+        self.local_address = there[0] if routed_to is not None or here[0] == there[0] else None
         return sock
 
     def _secured(self, plain: socket.socket, tls: ssl.SSLContext) -> socket.socket:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 from tokenwatt import procfs
 from tokenwatt.servers.connection import Connection
+from tokenwatt.servers.namespaces import tables_of
 from tokenwatt.types import Listener
 
 _LOOK_NS: Final = 5 * 10**9
@@ -17,8 +19,10 @@ _SEARCH_NS: Final = 60 * 10**9
 class ListenerWatch:
     """Follows the process behind one server's port. For a server on another host it knows nothing, and says so."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, namespace: Path | None = None) -> None:
+        """``namespace``: the network namespace where it listens (``/proc/PID/ns/net``), None ours."""
         self._port = port
+        self._net = tables_of(namespace) if namespace else None
         self._holder: procfs.PortHolder | None = None
         self._opened = 0
         self._looked_ns = 0
@@ -33,7 +37,7 @@ class ListenerWatch:
             self._forget()
         if self._holder is None and (self._searched_ns is None or now_ns - self._searched_ns >= _SEARCH_NS):
             self._searched_ns = now_ns
-            self._holder = procfs.port_holder(self._port, address=connection.local_address)
+            self._holder = procfs.port_holder(self._port, address=connection.local_address, net=self._net)
         return self._holder.listener if self._holder else None
 
     def exited(self) -> bool:

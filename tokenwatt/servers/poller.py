@@ -1,4 +1,4 @@
-"""Asks each server once a period: those that are well in a shared thread, each of the others in a thread of its own.
+"""Asks a server once a period: those that are well in a shared thread, each of the others in a thread of its own.
 
 A server belongs to one thread at a time, and begins with its own, which has all patience and says what is wrong. After some prompt readings
 in a row it goes to the shared thread, and its own waits without waking. There it gets one short exchange over the connection that is kept
@@ -14,10 +14,10 @@ import random
 import threading
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
-from tokenwatt.servers.rounds import QUICK_LIMIT_NS, Round, seats
+from tokenwatt.servers.rounds import QUICK_LIMIT_NS, Round
 from tokenwatt.servers.scrape import Scraper
 from tokenwatt.servers.target import ServerTarget
 from tokenwatt.types import ServerFailure, ServerReading
@@ -31,47 +31,11 @@ FIRST_PROOF: Final = 4
 LONGEST_PROOF: Final = 64
 """So many prompt readings in a row bring a server to the shared thread, at first and at most. Four times as many after each return."""
 
-_STOP_LIMIT_S: Final = 0.9
-_ROUND_STOP_LIMIT_S: Final = 0.4
+STOP_LIMIT_S: Final = 0.9
 
 _log = logging.getLogger("tokenwatt.servers")
 
 Deliver = Callable[[ServerReading | ServerFailure], None]
-
-
-class Pollers:
-    """All servers' readings and failures, handed to ``deliver``, from several threads at once; it must not take long over them.
-
-    Raises:
-        ValueError: a target's url or engine is none.
-    """
-
-    def __init__(self, targets: Sequence[ServerTarget], *, period_ns: int, deliver: Deliver) -> None:
-        size = seats(period_ns)
-        self._rounds = [Round(period_ns) for _ in range(0, len(targets), size)]
-        self._pollers = [
-            Poller(target, period_ns=period_ns, deliver=deliver, shared=self._rounds[i // size]) for i, target in enumerate(targets)
-        ]
-
-    def start(self) -> None:
-        """Ask each server at once, and then every period."""
-        for each in self._rounds:
-            each.start()
-        for poller in self._pollers:
-            poller.start()
-
-    def stop(self) -> None:
-        """End all within a second, also while servers let us wait. Nothing is delivered any more. Safe to call twice, and unstarted."""
-        end_s = time.monotonic() + _STOP_LIMIT_S
-        for poller in self._pollers:
-            poller.stop_delivering()
-        # The rounds first: a poller that ends closes its connection, and a round must not be reading from it.
-        for each in self._rounds:
-            each.stop(_ROUND_STOP_LIMIT_S)
-        for poller in self._pollers:
-            poller.abort()
-        for poller in self._pollers:
-            poller.join(max(0.0, end_s - time.monotonic()))
 
 
 class Poller:
@@ -98,6 +62,7 @@ class Poller:
         self._state: str | None = None
         self._back = threading.Event()
         self._stopping = threading.Event()
+        self._delivering = threading.RLock()  # a receiver may remove the server that it hears of
         self._thread = threading.Thread(target=self._run, name=f"server-{target.name}", daemon=True)
 
     def start(self) -> None:
@@ -108,11 +73,22 @@ class Poller:
         """End it within a second, also while the server lets us wait. Nothing is delivered any more. Safe to call twice, and unstarted."""
         self.stop_delivering()
         self.abort()
-        self.join(_STOP_LIMIT_S)
+        self.join(STOP_LIMIT_S)
 
     def stop_delivering(self) -> None:
         """First part of ``stop``: what is asked still is thrown away."""
-        self._stopping.set()
+        with self._delivering:
+            self._stopping.set()
+
+    def leave(self) -> None:
+        """Stop without waiting. Nothing is delivered any more; what is asked still ends, and then the thread."""
+        self.stop_delivering()
+        # A round that has it finds out by itself, and lets go of it: until then the connection is the round's to close.
+        self._scraper.abort()
+
+    def runs(self) -> bool:
+        """Whether its own thread is still there."""
+        return self._thread.is_alive()
 
     def abort(self) -> None:
         """Second part: end every wait. A round that asks this server must have ended."""
@@ -128,6 +104,8 @@ class Poller:
 
     def ask_quickly(self) -> bool:
         """One short exchange. Only a reading counts; what else comes of it is for the own thread to find out."""
+        if self._stopping.is_set():
+            return False
         try:
             reading = self._scraper.scrape_quickly(QUICK_LIMIT_NS / 1e9)
         except Exception:
@@ -189,14 +167,15 @@ class Poller:
     # --- in the one that asked -----------------------------------------------------------------------------------------------------------
 
     def _take(self, result: ServerReading | ServerFailure) -> None:
-        if self._stopping.is_set():  # then it is the stop that failed
-            return
-        self._failures = self._failures + 1 if isinstance(result, ServerFailure) else 0
-        self._log_change(result)
-        try:
-            self._deliver(result)
-        except Exception:  # the next one may be taken again
-            _log.exception("%s: a reading was lost", self._name)
+        with self._delivering:
+            if self._stopping.is_set():  # then it is the stop that failed
+                return
+            self._failures = self._failures + 1 if isinstance(result, ServerFailure) else 0
+            self._log_change(result)
+            try:
+                self._deliver(result)
+            except Exception:  # the next one may be taken again
+                _log.exception("%s: a reading was lost", self._name)
 
     def _log_change(self, result: ServerReading | ServerFailure) -> None:
         if isinstance(result, ServerFailure):

@@ -36,12 +36,15 @@ class Round:
         self._period_ns = period_ns
         self._joining: deque[Guest] = deque()
         self._guests: list[Guest] = []
+        self._called = threading.Event()
+        """Somebody joins, or all ends: an empty round sleeps until then."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="servers", daemon=True)
 
     def join(self, guest: Guest) -> None:
         """Ask ``guest`` from the next round on. May be called from any thread."""
         self._joining.append(guest)
+        self._called.set()
 
     def start(self) -> None:
         """Begin with the next multiple of the period."""
@@ -50,11 +53,15 @@ class Round:
     def stop(self, limit_s: float) -> None:
         """End after the server that is being asked, which takes no longer than ``QUICK_LIMIT_NS``. Safe to call twice, and unstarted."""
         self._stopping.set()
+        self._called.set()
         if self._thread.ident is not None:
             self._thread.join(limit_s)
 
     def _run(self) -> None:
         while not self._stopping.wait(self._until_next_s()):
+            if not self._guests:
+                self._called.wait()
+            self._called.clear()
             while self._joining:
                 self._guests.append(self._joining.popleft())
             self._guests = [guest for guest in self._guests if self._stays(guest)]

@@ -1,58 +1,27 @@
-"""One server, asked once: which page, what it says, and why it says nothing."""
+"""One server, asked once: what it says, and why it says nothing."""
 
 from __future__ import annotations
 
-import json
-import logging
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
 
-from tokenwatt.servers.connection import Answer
-from tokenwatt.servers.counters import Counters, read_counters, scheme_of, wanted
+from tokenwatt.servers.asking import Asker
+from tokenwatt.servers.counting import Counting
 from tokenwatt.servers.endpoint import Endpoint
-from tokenwatt.servers.engines import ENGINES, METRICS_UNSAFE, Engine, Scheme
+from tokenwatt.servers.engines import ENGINES
+from tokenwatt.servers.engines.description import PROCESS_START, Engine
 from tokenwatt.servers.errors import Unusable
-from tokenwatt.servers.exposition import Page, Wanted, read
 from tokenwatt.servers.identity import ListenerWatch
+from tokenwatt.servers.in_flight import ask_in_flight
+from tokenwatt.servers.sleep import rest_of, says_asleep
+from tokenwatt.servers.starts import Start
 from tokenwatt.servers.target import ServerTarget
-from tokenwatt.types import SeriesKey, ServerFailure, ServerReading
+from tokenwatt.types import Listener, SeriesKey, ServerFailure, ServerReading
 
-LIMIT_S: Final = 2.0
-"""The whole of one request for metrics."""
-ASIDE_LIMIT_S: Final = 1.0
-"""A request for the version or the models, once a start of the server."""
-FILTER_RETRY_NS: Final = 600 * 10**9
-"""How long a server that did not filter its page is asked for the whole one."""
-
-# Never OpenMetrics: client_python takes 1.7 times as long for it, and some of its versions rename the samples.
-_ACCEPT_TEXT: Final = "text/plain;version=0.0.4;q=1,*/*;q=0.1"
-_ACCEPT_JSON: Final = "application/json"
-
-_log = logging.getLogger("tokenwatt.servers")
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """A page that one of ``engines`` may be read from: all of it, or only the wanted names."""
-
-    engines: tuple[Engine, ...]
-    path: str
-    filtered_path: str | None
-    wanted: Wanted
-
-
-@dataclass(slots=True)
-class _Start:
-    """What holds for one start of the server, and is asked for anew when it was started again."""
-
-    source: _Source | None = None
-    whole_page_until_ns: int = 0
-    version: str | None = None
-    model: str | None = None
-    process_start: float | None = None
-    process_start_ns: int | None = None
+ASLEEP_NS: Final = 10 * 10**9
+"""How often a gauge that says whether the server sleeps is asked for, while nothing runs: it is a third of a filtered page."""
 
 
 class Scraper:
@@ -65,13 +34,10 @@ class Scraper:
     def __init__(self, target: ServerTarget) -> None:
         self._target = target
         self._endpoint = Endpoint(target)
-        engines = ENGINES.values() if target.engine == "auto" else [ENGINES[target.engine]] if target.engine in ENGINES else []
-        if not engines:
-            raise ValueError(f"{target.engine} is no engine that can be read: auto, {', '.join(ENGINES)}")
-        self._sources = _sources(engines, target.metrics_path)
-        self._watch = ListenerWatch(self._endpoint.port)
-        self._start = _Start()
-        self._quick_end_ns: int | None = None
+        self._ask = Asker(self._endpoint)
+        self._counting = Counting(target, self._ask)
+        self._watch = ListenerWatch(self._endpoint.port, namespace=target.namespace)
+        self._start = Start()
 
     def scrape(self) -> ServerReading | ServerFailure:
         """Ask the server now. Every failure is an answer too."""
@@ -82,14 +48,21 @@ class Scraper:
             gone = e.gone or self._watch.exited()
             self._watch.after_failure()
             if gone:
-                self._start = _Start()
+                self._start = Start()
+                self._counting.forget(gone=True)
             else:
                 self._start.version = None
-            return ServerFailure(self._target.name, time.monotonic_ns(), e.reason, gone=gone, rejected=e.rejected)
+            return ServerFailure(
+                self._target.name, time.monotonic_ns(), e.reason, gone=gone, rejected=e.rejected, not_metered=e.not_metered
+            )
+        finally:
+            self._ask.forget()
 
     def scrape_quickly(self, limit_s: float) -> ServerReading | None:
         """Ask the server now, if the connection is still there, all in ``limit_s``. None says nothing of the server: ``scrape`` does."""
-        self._quick_end_ns = time.monotonic_ns() + int(limit_s * 1e9)
+        if self._counting.routed:  # it takes several connections
+            return None
+        self._ask.hurry(limit_s)
         try:
             return self._reading()
         except Unusable:
@@ -97,7 +70,8 @@ class Scraper:
             self._endpoint.connection.close()
             return None
         finally:
-            self._quick_end_ns = None
+            self._ask.hurry(None)
+            self._ask.forget()
 
     def abort(self) -> None:
         """End a ``scrape`` that waits, now and for good."""
@@ -108,167 +82,127 @@ class Scraper:
         self._endpoint.connection.close()
 
     def _reading(self) -> ServerReading:
-        page, answer, engine, scheme = self._counted_page()
-        counters = read_counters(page, engine, scheme)
+        engine = self._counting.recognise()
+        if engine is not None and not self._counting.routed and (held := self._held(engine)) is not None:
+            return held
+        read, first = self._counting.read(self._left_out())
+        answer, engine, counters = read.answer, read.engine, read.counters
         t_ns = (answer.sent_ns + answer.received_ns) // 2
         listener = self._watch.after_answer(self._endpoint.connection, answer.received_ns)
-        self._note_start(counters, t_ns)
-        return ServerReading(
+        process_start = self._start.process_start if PROCESS_START in read.left_out else counters.process_start
+        if first or self._start.is_another(process_start, listener):
+            self._start = Start(asleep=self._start.asleep)
+        self._start.note(process_start, listener, t_ns=t_ns, opened=self._endpoint.connection.opened)
+        if read.settled:
+            self._counting.settle(read, process_start, listener)
+        tokens = self._with_model(engine, counters.tokens)
+        in_flight = read.in_flight if self._counting.routed else self._in_flight(engine, tokens, counters.running)
+        reading = ServerReading(
             server=self._target.name,
             t_ns=t_ns,
             engine=engine.name,
-            counters=self._with_model(counters.tokens),
+            counters=tokens,
             running=counters.running,
             waiting=counters.waiting,
-            process_start=counters.process_start,
+            process_start=self._start.process_start,
             process_start_ns=self._start.process_start_ns,
             version=self._version(engine),
-            update=engine.update,
+            update="step" if self._start.refines else counters.update,
             cached=counters.cached,
             listener=listener,
             duration_ns=answer.received_ns - answer.sent_ns,
             size_bytes=len(answer.body),
+            in_flight=in_flight,
+            latency=counters.latency,
+            asleep=self._start.sleeps(counters.asleep, counters.running, t_ns),
         )
+        if not self._target.tokens:
+            reading = self._start.without_tokens(reading)
+        self._start.last = reading
+        if engine.asleep and not self._counting.routed:
+            self._begin_rest(listener, reading)
+        return reading
 
-    # --- which page ----------------------------------------------------------------------------------------------------------------------
-
-    def _counted_page(self) -> tuple[Page, Answer, Engine, Scheme]:
-        """A page with token counters, and how its server counts."""
-        if self._start.source is not None:
-            return self._counted_page_of(self._start.source)
-        if self._target.engine == "auto":
-            self._refuse_unsafe()
-        for source in self._sources[:-1]:
-            try:
-                return self._counted_page_of(source)
-            except Unusable as e:
-                if e.gone:
-                    raise
-        return self._counted_page_of(self._sources[-1])
-
-    def _counted_page_of(self, source: _Source) -> tuple[Page, Answer, Engine, Scheme]:
-        page, answer = self._page(source)
-        found = _counting(page, source)
-        if found is None:
-            self._start = _Start()  # another server may have taken the port
-            raise Unusable(f"{source.path} has no token counters: {_looked_for(source.engines)}")
-        if self._start.source is None:
-            self._start.source = source if len(source.engines) == 1 else _source((found[0],), source.path)
-        return page, answer, *found
-
-    def _page(self, source: _Source) -> tuple[Page, Answer]:
-        now_ns = time.monotonic_ns()
-        if source.filtered_path and now_ns >= self._start.whole_page_until_ns:
-            answer = self._get(source.filtered_path, accept=_ACCEPT_TEXT, limit_s=LIMIT_S)
-            page = self._filtered(answer, source)
-            if page is not None:
-                return page, answer
-            self._start.whole_page_until_ns = now_ns + FILTER_RETRY_NS
-        answer = self._get(source.path, accept=_ACCEPT_TEXT, limit_s=LIMIT_S)
-        self._endpoint.check(source.path, answer)
-        try:
-            return read(answer.body, source.wanted, answer.content_type), answer
-        except Unusable as e:
-            raise Unusable(f"{source.path}: {e.reason}", rejected=e.rejected) from None
-
-    def _get(self, path: str, *, accept: str, limit_s: float) -> Answer:
-        if self._quick_end_ns is None:
-            return self._endpoint.get(path, accept=accept, limit_s=limit_s)
-        return self._endpoint.get(path, accept=accept, limit_s=(self._quick_end_ns - time.monotonic_ns()) / 1e9, kept_only=True)
-
-    def _filtered(self, answer: Answer, source: _Source) -> Page | None:
-        """The filtered page, if it is one. A server that cannot filter answers all sorts of things, an empty page with status 200 too."""
-        try:
-            self._endpoint.check(source.path, answer)
-            page = read(answer.body, source.wanted, answer.content_type)
-        except Unusable as e:
-            _log.debug("%s does not filter its page: %s", self._target.name, e.reason)
-            return None
-        return page if _counting(page, source) else None
+    def _left_out(self) -> frozenset[str]:
+        """What need not be asked for this time, of a page that is filtered."""
+        start = self._start
+        if start.last is None or not self._counting.filters():
+            return frozenset()
+        names = [PROCESS_START] if start.vouched == self._endpoint.connection.opened else []
+        gauge = ENGINES[start.last.engine].asleep_gauge if start.last.engine in ENGINES else None
+        if gauge is not None and (start.last.running or time.monotonic_ns() - start.asleep_asked_ns < ASLEEP_NS):
+            names.append(gauge.name)
+        return frozenset(names)
 
     # --- what holds for one start of the server ------------------------------------------------------------------------------------------
 
-    def _note_start(self, counters: Counters, t_ns: int) -> None:
-        if counters.process_start == self._start.process_start:
-            return
-        if self._start.process_start is not None:
-            self._start = _Start(source=self._start.source)
-        self._start.process_start = counters.process_start
-        if counters.process_start is not None:
-            # Once a start, so that it does not move with every correction of the wall clock.
-            self._start.process_start_ns = t_ns - (time.time_ns() - round(counters.process_start * 1e9))
-
     def _version(self, engine: Engine) -> str:
         if self._start.version is None:
-            try:
-                answer = self._aside(engine.version_path)
-            except Unusable:  # the page was read all the same
-                if self._quick_end_ns is not None:  # ``scrape`` has more time for it
-                    raise
-                answer = None
-            version = answer.get("version") if isinstance(answer, dict) else None
+            version = self._ask.first(engine.version)
             self._start.version = version if isinstance(version, str) else ""
         return self._start.version
 
-    def _with_model(self, tokens: dict[SeriesKey, int]) -> dict[SeriesKey, int]:
+    def _with_model(self, engine: Engine, tokens: dict[SeriesKey, int]) -> dict[SeriesKey, int]:
         """The counters, those without a model's name under the one that the server lists."""
         if all(key.model for key in tokens):
             return tokens
-        if self._start.model is None:
-            models = self._models()
-            self._start.model = str(models[0].get("id", "")) if models else ""
-        model = self._start.model
+        model = self._model(engine)
         return {key if key.model else key._replace(model=model): n for key, n in tokens.items()}
 
-    def _refuse_unsafe(self) -> None:
-        for model in self._models():
-            if (why := METRICS_UNSAFE.get(str(model.get("owned_by")))) is not None:
-                raise Unusable(f"not read: {why}")
+    def _model(self, engine: Engine) -> str:
+        if self._start.model is None:
+            try:
+                entries = self._ask.models().entries
+            except Unusable:  # the page was read all the same
+                if self._ask.hurried:  # ``scrape`` has more time for it
+                    raise
+                entries = ()
+            model = entries[0].get("id") if entries else self._ask.first(engine.model)
+            self._start.model = model if isinstance(model, str) else ""
+        return self._start.model
 
-    def _models(self) -> list[dict[str, Any]]:
-        answer = self._aside("/v1/models")
-        models = answer.get("data") if isinstance(answer, dict) else None
-        return [m for m in models if isinstance(m, dict)] if isinstance(models, list) else []
+    # --- what moves, and whether anything can --------------------------------------------------------------------------------------------
 
-    def _aside(self, path: str) -> object:
-        """What a JSON endpoint answers. None: it has no such endpoint, or not for us, which is no failure of the server.
-
-        Raises:
-            Unusable: it does not answer at all.
-        """
-        answer = self._get(path, accept=_ACCEPT_JSON, limit_s=ASIDE_LIMIT_S)
-        if answer.status != 200:
+    def _held(self, engine: Engine) -> ServerReading | None:
+        """A reading of a server that sleeps, or is about to: nothing has moved, and to read its page could wake it. None: read it."""
+        start = self._start
+        if not engine.asleep or (start.last is not None and start.last.running):
             return None
-        try:
-            return json.loads(answer.body)
-        except (ValueError, RecursionError):
+        sent_ns = time.monotonic_ns()
+        start.asleep = says_asleep(self._ask, engine)
+        received_ns = time.monotonic_ns()
+        if not start.asleep and (start.rest is None or not start.rest.lasts(received_ns)):
             return None
+        listener = self._watch.after_answer(self._endpoint.connection, received_ns)
+        if start.last is None or start.is_another(start.process_start, listener):
+            self._start = Start()
+            self._counting.forget(gone=True)
+            raise Unusable("it sleeps, and was not read since it was started: to read it might wake it, so it is read when a request does")
+        start.last = replace(
+            start.last,
+            t_ns=(sent_ns + received_ns) // 2,
+            running=0,
+            waiting=0,
+            in_flight=None,
+            asleep=start.asleep,
+            listener=listener,
+            duration_ns=received_ns - sent_ns,
+        )
+        return start.last
 
+    def _begin_rest(self, listener: Listener | None, reading: ServerReading) -> None:
+        start = self._start
+        if listener is not None and not start.rest_known:
+            start.rest, start.rest_known = rest_of(listener, reading.version), True
+        if start.rest is not None:
+            start.rest.begin(reading.t_ns)
 
-def _counting(page: Page, source: _Source) -> tuple[Engine, Scheme] | None:
-    for engine in source.engines:
-        if (scheme := scheme_of(page, engine)) is not None:
-            return engine, scheme
-    return None
-
-
-def _looked_for(engines: tuple[Engine, ...]) -> str:
-    # The last scheme asks for the least.
-    names = "; ".join(f"{e.name}: {' and '.join(c.name for c in e.schemes[-1].counters)}" for e in engines)
-    return f"looked for {names}" + (f" ({engines[0].no_counters})" if len(engines) == 1 else "")
-
-
-def _sources(engines: Iterable[Engine], metrics_path: str | None) -> list[_Source]:
-    """One source a path, in the order of the engines."""
-    by_path: dict[str, list[Engine]] = {}
-    for engine in engines:
-        by_path.setdefault(metrics_path or engine.metrics_path, []).append(engine)
-    return [_source(tuple(group), path) for path, group in by_path.items()]
-
-
-def _source(engines: tuple[Engine, ...], path: str) -> _Source:
-    names = wanted(engines)
-    filtered = None
-    if all(e.filters for e in engines) and "?" not in path:
-        filtered = f"{path.rstrip('/')}/?{'&'.join(f'name[]={name}' for name in names.types)}"
-    return _Source(engines, path, filtered, names)
+    def _in_flight(self, engine: Engine, tokens: Mapping[SeriesKey, int], running: int | None) -> Mapping[str, int] | None:
+        """Asked after the page: a request that ends between the two is missing in this reading, and never in it twice."""
+        start, models = self._start, {key.model for key in tokens}
+        if engine.in_flight is None or not running or start.refines is False or len(models) != 1:
+            return None
+        count, settled = ask_in_flight(self._ask, engine.in_flight)
+        if start.refines is None and settled:
+            start.refines = count is not None
+        return None if count is None else {models.pop(): count}

@@ -8,9 +8,10 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class ServerTarget:
-    """One server to read. ``url`` is its base (http or https, a path prefix is kept); ``engine`` a name in ``ENGINES``, or ``auto``.
+    """One server to read. ``url`` is its base (http or https, a path prefix is kept).
 
-    ``metrics_path`` None is the engine's own. ``api_key_file`` holds a bearer token and is read again when it changes.
+    ``engine`` is a name in ``ENGINES``, ``generic`` or ``auto``; ``metrics_path`` None the engine's own. ``api_key_file`` holds a bearer
+    token and is read again when it changes.
     """
 
     name: str
@@ -20,3 +21,9 @@ class ServerTarget:
     api_key_file: Path | None = None
     ca_file: Path | None = None
     insecure_skip_verify: bool = False
+    counters: tuple[str | None, str | None, str | None] | None = None
+    """Of engine generic: the names of its counters of prompt, cached prompt and generation tokens."""
+    tokens: bool = True
+    """False: a member of a server that spans nodes, whose tokens are counted elsewhere. Its page is read for whether it works."""
+    namespace: Path | None = None
+    """The network namespace that it listens in (/proc/PID/ns/net). None: our own."""
