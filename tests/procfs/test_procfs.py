@@ -95,7 +95,7 @@ def test_of_a_parent_and_its_workers_the_parent_listens(start: Start) -> None:
     process = start(program, "127.0.0.1")
     port = int(line(process))
     deadline = time.monotonic() + 10
-    while len(holders := procfs._holders({s.inode for s in procfs.listen_sockets(port)}, procfs.PROC)[0]) < 3:
+    while len(holders := procfs.holders({s.inode for s in procfs.listen_sockets(port)}, procfs.pids())[0]) < 3:
         assert time.monotonic() < deadline
     assert process.pid in holders
     assert procfs.listener(port) == known(process.pid)
