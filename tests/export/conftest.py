@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any
 
@@ -27,20 +27,23 @@ for _name in dir(anyio):
 class Served:
     """An app that answers on 127.0.0.1, with the publisher behind it."""
 
-    def __init__(self, *, simulated: bool = False, max_subscribers: int = 100) -> None:
+    def __init__(self, *, simulated: bool = False, max_subscribers: int = 100, host: str = "127.0.0.1", **push: Any) -> None:
+        """``push``: what the app is to do with tokens that are pushed, as ``create_app`` has it."""
         self.publisher = Publisher(max_subscribers=max_subscribers)
-        self.app = create_app(self.publisher, simulated=simulated)
-        self.server = HttpServer(self.app, "127.0.0.1", 0)
+        self.app = create_app(self.publisher, simulated=simulated, **push)
+        self.server = HttpServer(self.app, host, 0)
         self._thread = threading.Thread(target=self.server.run)
         self._connections: list[HTTPConnection] = []
         self._sockets: list[socket.socket] = []
         self._thread.start()
 
-    def request(self, path: str, method: str = "GET") -> tuple[HTTPResponse, bytes]:
+    def request(
+        self, path: str, method: str = "GET", *, body: Any = None, headers: Mapping[str, str] | None = None, host: str = "127.0.0.1"
+    ) -> tuple[HTTPResponse, bytes]:
         """One request on a connection of its own: the answer and its whole body."""
-        connection = HTTPConnection("127.0.0.1", self.server.port, timeout=10)
+        connection = HTTPConnection(host, self.server.port, timeout=10)
         try:
-            connection.request(method, path)
+            connection.request(method, path, body, headers or {})
             response = connection.getresponse()
             return response, response.read()
         finally:

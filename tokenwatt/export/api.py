@@ -1,6 +1,7 @@
 """The HTTP side of the meter: /metrics, the REST API, the stream, health.
 
-Handlers read the last snapshot and nothing else: no hardware, no server, no file. All of one answer is from one snapshot.
+Handlers read the last snapshot and nothing else: no hardware, no server, no file. All of one answer is from one snapshot. What is pushed
+goes to a sink (``tokenwatt.export.push``), and nothing else changes anything.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, HTTPException, Query
@@ -19,6 +21,7 @@ from tokenwatt.export.headers import SECURITY, SIMULATED, DefaultHeaders
 from tokenwatt.export.pages import add_pages
 from tokenwatt.export.per_snapshot import PerSnapshot
 from tokenwatt.export.publisher import Publisher, TooManySubscribers
+from tokenwatt.export.push import TokenSink, add_push
 from tokenwatt.export.stream import EventStream, event, event_schema
 from tokenwatt.export.text import encodable
 from tokenwatt.snapshot import Snapshot, Window
@@ -49,8 +52,13 @@ _STALE_TEXT: Final[_Responses] = {
 }
 
 
-def create_app(publisher: Publisher, *, simulated: bool) -> FastAPI:
-    """The ASGI app that shows what ``publisher`` holds. With ``simulated``, every answer and page says so."""
+def create_app(
+    publisher: Publisher, *, simulated: bool, tokens: TokenSink | None = None, write_token_file: Path | None = None
+) -> FastAPI:
+    """The ASGI app that shows what ``publisher`` holds. With ``simulated``, every answer and page says so.
+
+    With ``tokens``, what processes push goes there: from whoever has the token in ``write_token_file``, without one from this machine only.
+    """
     endpoints = _Endpoints(publisher)
 
     @asynccontextmanager
@@ -70,6 +78,8 @@ def create_app(publisher: Publisher, *, simulated: bool) -> FastAPI:
     app.state.publisher = publisher
     app.add_middleware(DefaultHeaders, headers=SECURITY + SIMULATED if simulated else SECURITY)
     endpoints.add_to(app)
+    if tokens is not None:
+        add_push(app, tokens, endpoints.fresh, write_token_file)
     add_pages(app, simulated=simulated)
     return app
 
@@ -120,15 +130,15 @@ class _Endpoints:
     async def status(self) -> Response:
         """The meter itself: readiness, problems, totals."""
         now_ns = time.monotonic_ns()
-        return _json(views.status(self._fresh(now_ns), now_ns).model_dump_json().encode())
+        return _json(views.status(self.fresh(now_ns), now_ns).model_dump_json().encode())
 
     async def gpus(self) -> Response:
         """Every GPU: energy, power, who uses it."""
-        return await self._answer(self._fresh(time.monotonic_ns()), "gpus", views.gpus)
+        return await self._answer(self.fresh(time.monotonic_ns()), "gpus", views.gpus)
 
     async def servers(self) -> Response:
         """Every inference server: tokens, energy, the GPUs it holds."""
-        return await self._answer(self._fresh(time.monotonic_ns()), "servers", views.servers)
+        return await self._answer(self.fresh(time.monotonic_ns()), "servers", views.servers)
 
     async def efficiency(
         self,
@@ -137,7 +147,7 @@ class _Endpoints:
         model: Annotated[str | None, Query(description="Only this model.")] = None,
     ) -> Response:
         """Tokens per joule of every model of every server, over one window."""
-        snapshot = self._fresh(time.monotonic_ns())
+        snapshot = self.fresh(time.monotonic_ns())
         span = _window(snapshot, window)
         _check_exists(snapshot, server, model)
         key = ("efficiency", span.label, server, model)
@@ -145,7 +155,7 @@ class _Endpoints:
 
     async def stream(self) -> Response:
         """Everything, once a snapshot, as server-sent events. The first event comes at once; a client that is slow gets only the newest."""
-        self._fresh(time.monotonic_ns())
+        self.fresh(time.monotonic_ns())
         try:
             subscription = self._publisher.changes()
         except TooManySubscribers as e:
@@ -160,7 +170,12 @@ class _Endpoints:
     async def _answer(self, snapshot: Snapshot, key: Hashable, view: Callable[[Snapshot], answers.Answer]) -> Response:
         return _json(await self._rendered.get(snapshot, key, lambda: view(snapshot).model_dump_json().encode()))
 
-    def _fresh(self, now_ns: int) -> Snapshot:
+    def fresh(self, now_ns: int) -> Snapshot:
+        """The last snapshot.
+
+        Raises:
+            HTTPException: 503, there is none or it is too old.
+        """
         snapshot = self._publisher.fresh(now_ns)
         if snapshot is None:
             raise HTTPException(503, self._why_stale(now_ns), headers=_RETRY)
