@@ -29,6 +29,7 @@ COMMANDS: Final = (
     Command("run", "run the meter: sample, serve /metrics and the REST API", "tokenwatt.cli.run"),
     Command("demo", "run the meter on a simulated node", "tokenwatt.cli.demo"),
     Command("snapshot", "take one reading, print it and exit", "tokenwatt.cli.snapshot"),
+    Command("proxy", "meter a server without counters (Ollama, LM Studio) from in front of it", "tokenwatt.cli.proxy"),
     Command("health", "tell by the exit status whether the meter that runs here is healthy", "tokenwatt.cli.health"),
     Command("config", "check the settings, or show those in force", "tokenwatt.cli.config"),
 )
