@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from tests.bench import accuracy, cost, ring
+from tests.bench import accuracy, cost, politeness, proxy, ring
 
 Row = tuple[str, float, str, str]
 
-PARTS: tuple[tuple[str, str, Callable[[], list[Row]]], ...] = (
+PARTS: tuple[tuple[str, str, Callable[[], Iterable[Row]]], ...] = (
     ("ring", "Counter rings: C and its Python twin, alternating", ring.measure),
     ("cost", "The daemon: 8 GPUs at 10 Hz, 8 servers at 1 Hz, a scrape each 15 s", cost.measure),
+    ("proxy", "The metering proxy: with it and without it, in turns", proxy.measure),
     ("accuracy", "The books against the truth of a simulation", accuracy.measure),
+    ("politeness", "What metering costs the servers that are metered", politeness.measure),
 )
 
 

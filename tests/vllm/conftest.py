@@ -27,13 +27,19 @@ def vllm_python(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
-def vllm(vllm_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealVllm]:
+def tiny_model(vllm_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny model."""
+    model = tmp_path_factory.mktemp("vllm") / "model"
+    subprocess.run([vllm_python, HERE / "tiny_model.py", model], check=True, capture_output=True)
+    return model
+
+
+@pytest.fixture(scope="session")
+def vllm(vllm_python: Path, tiny_model: Path) -> Iterator[RealVllm]:
     """A vLLM that runs."""
-    directory = tmp_path_factory.mktemp("vllm")
-    subprocess.run([vllm_python, HERE / "tiny_model.py", directory / "model"], check=True, capture_output=True)
-    server = RealVllm(vllm_python, directory / "model", directory / "log")
+    server = RealVllm(vllm_python, tiny_model, tiny_model.with_name("log"))
     try:
         server.start()
         yield server
     finally:
-        server.stop()
+        server.close()

@@ -18,22 +18,25 @@ from typing import Any, Final
 from tokenwatt.types import Kind
 
 READY_S: Final = 300
+SERVE: Final = Path(__file__).parent / "serve.py"
 
 Tokens = Counter[Kind]
 
 
 class RealVllm:
-    """One vLLM on one port: started, stopped and started again."""
+    """One vLLM on one port: started, stopped and started again. ``options`` are more of ``vllm serve``'s."""
 
-    def __init__(self, python: Path, model: Path, log: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+    def __init__(self, python: Path, model: Path, log: Path, *options: str) -> None:
+        # Bound and never listening, it keeps the port free for vLLM, which takes it a minute or two later, and again after a restart.
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind(("127.0.0.1", 0))
+        self.port: int = self._reserved.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = log
-        self._command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", "tiny"]
+        self._command = [str(python), str(SERVE), "serve", str(model), "--served-model-name", "tiny"]
         self._command += ["--max-model-len", "1024", "--enforce-eager", "--host", "127.0.0.1", "--port", str(self.port)]
-        self._command += ["--enable-prompt-tokens-details"]  # so that usage tells cached tokens too
+        self._command += ["--enable-prompt-tokens-details", *options]  # so that usage tells cached tokens too
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -51,6 +54,11 @@ class RealVllm:
             assert self._process.poll() is None, f"vLLM ended: {self._end_of_log()}"
             assert time.monotonic() < deadline, f"vLLM is not ready after {READY_S} s: {self._end_of_log()}"
             time.sleep(0.5)
+
+    def close(self) -> None:
+        """Stop it for good."""
+        self.stop()
+        self._reserved.close()
 
     def stop(self) -> None:
         """End it and all that it started."""

@@ -2,79 +2,26 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.vllm.ledger import Ledger, followed
 from tests.vllm.server import RealVllm, Tokens
 from tokenwatt.procfs import ancestors
-from tokenwatt.servers.poller import Poller
-from tokenwatt.servers.target import ServerTarget
-from tokenwatt.types import Kind, SeriesKey, ServerFailure, ServerReading
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 LONG = " ".join(f"joule {n} buys {n * 7 % 101} of them" for n in range(40))
 
 
-class Ledger:
-    """Tokens since the first reading, by kind, through restarts: each series by itself, from zero where it is new or began anew."""
-
-    def __init__(self) -> None:
-        self.tokens: Tokens = Counter()
-        self.readings: list[ServerReading] = []
-        self.failures: list[ServerFailure] = []
-        self._changed = threading.Condition()
-
-    def __call__(self, result: ServerReading | ServerFailure) -> None:
-        with self._changed:
-            if isinstance(result, ServerFailure):
-                self.failures.append(result)
-            else:
-                self._book(result)
-                self.readings.append(result)
-            self._changed.notify_all()
-
-    def wait(self, condition: Callable[[], bool], timeout_s: float = 30) -> bool:
-        with self._changed:
-            return self._changed.wait_for(condition, timeout_s)
-
-    def _book(self, reading: ServerReading) -> None:
-        if not self.readings:
-            return
-        before = self.readings[-1]
-        last = before.counters if before.process_start == reading.process_start else {}
-        for key, value in reading.counters.items():
-            self.tokens[_kind(key)] += value - last.get(key, 0)
-
-
-def _kind(key: SeriesKey) -> Kind:
-    assert key.kind != "prompt"  # a vLLM of this version tells sources apart
-    return key.kind
-
-
 @pytest.fixture
 def ledger(vllm: RealVllm) -> Iterator[Ledger]:
     """Books what a poller reads, from before the test's first request on."""
-    book = Ledger()
-    poller = Poller(ServerTarget("tiny", vllm.url), period_ns=200_000_000, deliver=book)
-    poller.start()
-    try:
-        assert book.wait(lambda: bool(book.readings))
+    with followed(vllm.url) as book:
         yield book
-    finally:
-        poller.stop()
-
-
-def agrees(ledger: Ledger, usage: Tokens) -> None:
-    """The books come to the usage, and stay there."""
-    ledger.wait(lambda: +ledger.tokens == +usage)
-    seen = len(ledger.readings)
-    assert ledger.wait(lambda: len(ledger.readings) >= seen + 3)
-    assert +ledger.tokens == +usage
 
 
 def test_streaming_and_concurrent_requests(vllm: RealVllm, ledger: Ledger) -> None:
@@ -84,7 +31,7 @@ def test_streaming_and_concurrent_requests(vllm: RealVllm, ledger: Ledger) -> No
         for tokens in clients.map(lambda n: vllm.stream(f"request {n} of many", max_tokens=10 + 13 * n), range(12)):
             usage += tokens
     assert usage["generation"] > 900
-    agrees(ledger, usage)
+    ledger.agrees(usage)
     assert max(r.running or 0 for r in ledger.readings) > 0
     assert ledger.readings[-1].running == 0
     assert not ledger.failures
@@ -94,7 +41,7 @@ def test_answers_to_one_prompt_each_compute_it(vllm: RealVllm, ledger: Ledger) -
     usage = vllm.complete("three answers to one prompt", max_tokens=16, n=3, ignore_eos=True)
     # usage bills the prompt once. The engine runs a request for each answer, and counts what it did (vllm-project/vllm#5250).
     usage["prompt_computed"] *= 3
-    agrees(ledger, usage)
+    ledger.agrees(usage)
 
 
 def test_prompts_from_the_prefix_cache(vllm: RealVllm, ledger: Ledger) -> None:
@@ -103,7 +50,7 @@ def test_prompts_from_the_prefix_cache(vllm: RealVllm, ledger: Ledger) -> None:
         usage += vllm.complete(f"{LONG} and {n}", max_tokens=5)
     assert usage["prompt_cached"] > 100
     assert usage["prompt_computed"] > 100
-    agrees(ledger, usage)
+    ledger.agrees(usage)
     assert {r.cached for r in ledger.readings} == {"known"}
 
 
@@ -115,7 +62,7 @@ def test_an_aborted_request_counts_what_was_generated(vllm: RealVllm, ledger: Le
     assert usage["generation"] <= at_the_end < 950
     usage += vllm.complete("and another one", max_tokens=10, ignore_eos=True)
     usage["generation"] = at_the_end + 10
-    agrees(ledger, usage)
+    ledger.agrees(usage)
 
 
 def test_what_a_reading_says_of_the_server(vllm: RealVllm, ledger: Ledger) -> None:
@@ -126,19 +73,19 @@ def test_what_a_reading_says_of_the_server(vllm: RealVllm, ledger: Ledger) -> No
     assert reading.listener.pid == vllm.pid
     assert ancestors(reading.listener.pid)[0] == vllm.pid
     assert reading.process_start is not None
-    assert reading.size_bytes < 5000  # the filtered page: the whole one has 50 kB
+    assert ledger.wait(lambda: ledger.readings[-1].size_bytes < 1000)  # only what it reads, once it knows: the whole page has 50 kB
 
 
 def test_a_restart_in_the_middle(vllm: RealVllm, ledger: Ledger) -> None:
     usage = vllm.stream("before the restart", max_tokens=60)
-    agrees(ledger, usage)
+    ledger.agrees(usage)
     before = ledger.readings[-1]
     vllm.stop()
     assert ledger.wait(lambda: bool(ledger.failures) and ledger.failures[-1].gone)
     vllm.start()
     usage += vllm.stream("after the restart", max_tokens=40)
     usage += vllm.complete(LONG, max_tokens=10)
-    agrees(ledger, usage)
+    ledger.agrees(usage)
     after = ledger.readings[-1]
     assert after.process_start != before.process_start
     assert after.listener != before.listener
