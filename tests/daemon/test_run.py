@@ -21,7 +21,7 @@ FAST = "sampling: {tokens: 200ms}\nwindows: [2s, 1m]\nmetrics: {windows: [2s]}\n
 
 def settings_for(vllm: HttpServers, *more: str) -> str:
     entries = [f"{{name: chat, url: '{vllm.url('chat')}', gpus: [0]}}", f"{{name: code, url: '{vllm.url('code')}', gpus: [1]}}", *more]
-    return FAST + "servers:\n" + "".join(f"  - {entry}\n" for entry in entries)
+    return FAST + "discovery: {local: false}\nservers:\n" + "".join(f"  - {entry}\n" for entry in entries)
 
 
 def problems(daemon: Daemon) -> str:

@@ -120,3 +120,13 @@ def start_prometheus(tmp_path: Path) -> Iterator[Callable[[str], Prometheus]]:
             return server
 
         yield start
+
+
+@pytest.fixture
+def promtool() -> str:
+    """The program that checks pages and queries; it comes with Prometheus."""
+    program = shutil.which("promtool")
+    if program is None:
+        assert not os.environ.get("CI"), "promtool is missing (Debian's package prometheus)"
+        pytest.skip("promtool is missing (Debian's package prometheus)")
+    return program

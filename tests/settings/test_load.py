@@ -195,6 +195,18 @@ servers:
     assert [s.name for s in settings.servers] == ["vllm-8000", "vllm-8000-3", "vllm-8000-2", "vllm-8000-4", "vllm-443"]
 
 
+def test_counters_by_name_make_a_generic_server(load_text: Load) -> None:
+    settings = load_text("""\
+servers:
+  - {url: "http://10.0.0.1:9000", counters: {generation: my_tokens_total}}
+  - {url: "http://10.0.0.2:11434", engine: generic}
+""").settings
+    assert [(s.name, s.reads_as, s.is_pushed) for s in settings.servers] == [
+        ("generic-9000", "generic", False),
+        ("generic-11434", "generic", True),
+    ]
+
+
 def test_prometheus_is_shown_the_windows_up_to_five_minutes_unless_told(load_text: Load) -> None:
     assert [w.label for w in load_text("windows: [1h, 2m, 301s, 300s]").settings.metrics.windows] == ["2m", "5m"]
     assert [w.label for w in load_text("windows: [1h, 2m]\nmetrics: {windows: [1h]}").settings.metrics.windows] == ["1h"]
@@ -203,16 +215,11 @@ def test_prometheus_is_shown_the_windows_up_to_five_minutes_unless_told(load_tex
 
 def test_what_this_version_does_not_act_on_is_said_with_its_place(load_text: Load, tmp_path: Path) -> None:
     said = [w.removeprefix(f"{tmp_path}/") for w in load_text(FULL, {"TOKENWATT_STORE_KEEP": "2d"}).warnings]
+    assert said.pop() == "s.yaml:17: servers[0].counters: is not used: the counters of engine vllm are known"
     assert all(w.endswith(": is read but not used by this version") for w in said)
     assert [w.removesuffix(": is read but not used by this version") for w in said] == [
         "s.yaml:2: web_config",
-        "s.yaml:3: write_token_file",
         "s.yaml:4: probes_without_auth",
-        "s.yaml:17: servers[0].counters.prompt",
-        "s.yaml:17: servers[0].counters.prompt_cached",
-        "s.yaml:17: servers[0].counters.generation",
-        "s.yaml:18: servers[0].group",
-        "s.yaml:19: servers[0].tokens",
         "s.yaml:20: discovery.kubernetes",
         "s.yaml:22: cost.currency",
         "s.yaml:23: cost.tariff",
@@ -232,6 +239,6 @@ def test_what_this_version_does_not_act_on_is_said_with_its_place(load_text: Loa
 def test_only_what_asks_for_something_is_said(load_text: Load) -> None:
     assert load_text("").warnings == ()
     assert load_text("host: off\ndiscovery: {local: false}\ncost: {currency: USD, pue: 1}").warnings == ()
-    assert [w.split(": ")[1] for w in load_text("host: auto\ndiscovery: {local: true}").warnings] == ["host", "discovery.local"]
+    assert [w.split(": ")[1] for w in load_text("host: auto\ndiscovery: {kubernetes: true}").warnings] == ["host", "discovery.kubernetes"]
     [line] = load_text("", {"TOKENWATT_COST_SOURCE_URL": "http://a", "TOKENWATT_COST_SOURCE_JSON_PATH": "b"}).warnings
     assert line == "TOKENWATT_COST_SOURCE_URL: cost.source: is read but not used by this version"

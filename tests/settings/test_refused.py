@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.settings.conftest import Load, Refused
+from tokenwatt.settings.servers import ENGINE_NAMES
+
+ENGINES = ", ".join(("auto", *ENGINE_NAMES))
 
 ONE_PROBLEM = {
     # unknown keys, at each level
@@ -77,11 +80,11 @@ ONE_PROBLEM = {
         "s.yaml:3: servers[1].url: 'http://127.0.0.1:8000' is the server of servers[0] too; remove one of the two"
         " (its gpus and name go to one entry)"
     ),
-    "servers: [{url: http://a:1, engine: sglang}]": (
-        "s.yaml:1: servers[0].engine: engine 'sglang' cannot be read by this version; it reads: auto, vllm"
+    "servers: [{url: http://a:1, engine: generic, counters: {prompt_cached: c}}]": (
+        "s.yaml:1: servers[0].counters: names only prompt_cached, a part of the prompt; name prompt or generation too"
     ),
     "servers: [{url: http://a:1, engine: vlm}]": "s.yaml:1: servers[0].engine: 'vlm' is not an engine; write vllm",
-    "servers: [{url: http://a:1, engine: 7}]": "s.yaml:1: servers[0].engine: 7 is not an engine; write one of auto, vllm",
+    "servers: [{url: http://a:1, engine: 7}]": f"s.yaml:1: servers[0].engine: 7 is not an engine; write one of {ENGINES}",
     "servers: [{url: http://a:1, gpus: [0, -1]}]": (
         "s.yaml:1: servers[0].gpus[1]: -1 is not a GPU; write an index such as 0, or a UUID such as nvidia-smi -L prints: GPU-..."
     ),

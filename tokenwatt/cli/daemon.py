@@ -38,18 +38,19 @@ def serve(
         Failure: the address cannot be listened on, or there is no GPU.
     """
     publisher = Publisher()
-    try:
-        http = HttpServer(create_app(publisher, simulated=source.simulated), settings.listen_host, settings.listen_port)
-    except ListenError as e:
-        raise Failure(str(e)) from None
     failed: list[BaseException] = []
 
     def fail(error: BaseException) -> None:
         failed.append(error)
         http.stop()
 
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
     pipeline = Pipeline(source, settings, on_snapshot=publisher.publish, on_failure=fail, debug=debug)
+    app = create_app(publisher, simulated=source.simulated, tokens=pipeline.pushed, write_token_file=settings.write_token_file)
+    try:
+        http = HttpServer(app, settings.listen_host, settings.listen_port)
+    except ListenError as e:
+        raise Failure(str(e)) from None
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         pipeline.start(wait_for_gpu=wait_for_gpu)
     except SourceUnavailable as e:

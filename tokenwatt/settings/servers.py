@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Final, Literal, Self
 
@@ -28,24 +29,15 @@ ENGINE_NAMES: Final = (
     "vllm", "sglang", "llamacpp", "tgi", "tei", "trtllm", "triton", "nim", "dynamo", "lmdeploy", "ray", "kserve", "aphrodite", "xinference",
     "localai", "lemonade", "mistralrs", "generic",
 )  # fmt: skip
-"""All engines of the contract, also those that this version cannot read."""
-
-
-def readable_engines() -> tuple[str, ...]:
-    """What ``engine`` may be in this version."""
-    from tokenwatt.servers.engines import ENGINES
-
-    return ("auto", *ENGINES)
+"""All engines of the contract."""
 
 
 def _engine(value: object) -> str:
-    readable = readable_engines()
-    if isinstance(value, str) and value in readable:
+    choices = ("auto", *ENGINE_NAMES)
+    if isinstance(value, str) and value in choices:
         return value
-    if isinstance(value, str) and value in ENGINE_NAMES:
-        raise ValueError(f"engine '{value}' cannot be read by this version; it reads: {', '.join(readable)}")
-    near = values.nearest(value, (*ENGINE_NAMES, "auto")) if isinstance(value, str) else None
-    raise ValueError(f"{values.shown(value)} is not an engine; write {near or 'one of ' + ', '.join(readable)}")
+    near = values.nearest(value, choices) if isinstance(value, str) else None
+    raise ValueError(f"{values.shown(value)} is not an engine; write {near or 'one of ' + ', '.join(choices)}")
 
 
 class Tls(Section):
@@ -56,7 +48,7 @@ class Tls(Section):
 
 
 class Counters(Section):
-    """Names of the counters of a server of engine ``generic``."""
+    """Names of the counters of a server of engine ``generic``. Without any its tokens come by ``POST /api/v1/tokens``."""
 
     prompt: Text | None = None
     prompt_cached: Text | None = None
@@ -89,10 +81,31 @@ class ServerSettings(Section):
         refuse(found)
         return gpus
 
+    @property
+    def name_is_provisional(self) -> bool:
+        """Its name is one that ``named`` gives, and has its engine in it, which is not known before it was read."""
+        return self.reads_as == "auto" and re.fullmatch(rf"vllm-{url_port(self.url)}(-[0-9]+)?", self.name) is not None
+
+    @property
+    def reads_as(self) -> str:
+        """The engine. Where counters are named, ``auto`` is ``generic``."""
+        return "generic" if self.engine == "auto" and self.counters != Counters() else self.engine
+
+    @property
+    def is_pushed(self) -> bool:
+        """Its tokens come by POST: nobody names counters to read."""
+        return self.engine == "generic" and self.counters == Counters()
+
     @model_validator(mode="after")
     def _tls_needs_https(self) -> Self:
         if self.tls != Tls() and not self.url.startswith("https:"):
             refuse([("is for https, and the url is http; write an https url, or remove tls", (("tls",), ("url",)))])
+        return self
+
+    @model_validator(mode="after")
+    def _counters_cover_the_tokens(self) -> Self:
+        if self.counters != Counters() and self.counters.prompt is None and self.counters.generation is None:
+            refuse([("names only prompt_cached, a part of the prompt; name prompt or generation too", (("counters",),))])
         return self
 
 
@@ -112,13 +125,13 @@ def duplicates(servers: Sequence[tuple[str, str]]) -> Iterator[Found]:
 def named(servers: Sequence[ServerSettings]) -> tuple[ServerSettings, ...]:
     """The servers, those without a name called ``ENGINE-PORT``, with -2, -3 ... where that is taken.
 
-    Which engine auto is, is not known yet: it counts as vllm.
+    Which engine auto is, is not known yet: it counts as vllm until it was read.
     """
     taken = {s.name for s in servers}
     found = []
     for s in servers:
         if not s.name:
-            base = f"{'vllm' if s.engine == 'auto' else s.engine}-{url_port(s.url)}"
+            base = f"{'vllm' if s.reads_as == 'auto' else s.reads_as}-{url_port(s.url)}"
             name = next(n for i in range(1, len(servers) + 2) if (n := base if i == 1 else f"{base}-{i}") not in taken)
             taken.add(name)
             s = s.model_copy(update={"name": name})

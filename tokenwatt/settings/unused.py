@@ -8,22 +8,30 @@ from typing import Final
 from tokenwatt.settings.fields import Section
 from tokenwatt.settings.model import Settings
 from tokenwatt.settings.problems import KeyPath, dotted
+from tokenwatt.settings.servers import Counters
 
-UNUSED: Final = ("web_config", "write_token_file", "probes_without_auth", "host", "discovery", "cost", "carbon", "store")
-UNUSED_OF_A_SERVER: Final = ("counters", "group", "tokens")
+UNUSED: Final[tuple[KeyPath, ...]] = (
+    ("web_config",), ("probes_without_auth",), ("host",), ("discovery", "kubernetes"), ("cost",), ("carbon",), ("store",),
+)  # fmt: skip
+"""Keys, and all that is below them."""
 
 # Defaults ask for nothing, except these: they promise something, and are told when the user wrote them.
-_ASKS_FOR_NOTHING: Final[Mapping[KeyPath, object]] = {("host",): "off", ("discovery", "local"): False}
+_ASKS_FOR_NOTHING: Final[Mapping[KeyPath, object]] = {("host",): "off"}
 
 
 def unused_keys(settings: Settings, origins: Mapping[str, str] | None = None) -> list[str]:
     """One line for each key that was given, asks for something, and has no effect in this version. ``origins``: as of ``Loaded``."""
-    paths = [p for p in _given(settings, ()) if p[0] in UNUSED or (p[0] == "servers" and p[2] in UNUSED_OF_A_SERVER)]
-    lines = []
-    for path in paths:
-        origin = _origin(dotted(path), origins or {})
-        lines.append(f"{f'{origin}: ' if origin else ''}{dotted(path)}: is read but not used by this version")
-    return lines
+    paths = [path for path in _given(settings, ()) if any(path[: len(unused)] == unused for unused in UNUSED)]
+    told = [(path, "is read but not used by this version") for path in paths]
+    for i, server in enumerate(settings.servers):
+        if server.counters != Counters() and server.reads_as != "generic":
+            told.append((("servers", i, "counters"), f"is not used: the counters of engine {server.engine} are known"))
+    return [f"{_prefix(dotted(path), origins or {})}{dotted(path)}: {what}" for path, what in told]
+
+
+def _prefix(key: str, origins: Mapping[str, str]) -> str:
+    origin = _origin(key, origins)
+    return f"{origin}: " if origin else ""
 
 
 def _origin(key: str, origins: Mapping[str, str]) -> str | None:
