@@ -17,6 +17,8 @@ from tokenwatt.servers.starts import started_ns
 from tokenwatt.types import Listener
 
 SLEEP = "vllm:engine_sleep_state"
+RUNNING, WAITING = "vllm:num_requests_running", "vllm:num_requests_waiting"
+LONG_NAME = "meta-llama/Llama-3.1-405B-Instruct-FP8"
 
 
 def own_start() -> float:
@@ -62,19 +64,35 @@ class FilteringVllm:
         return f"{PROCESS_START} {start}\n" if line.startswith(PROCESS_START) else line
 
 
-def test_under_1_kb_where_the_listener_is_the_server_itself(server: FakeServer, scraper: Make) -> None:
+def test_under_1_kb_also_with_a_long_name(server: FakeServer, scraper: Make) -> None:
     vllm = FilteringVllm(server, own_start())
+    vllm.page = vllm.page.replace('"tiny"', f'"{LONG_NAME}"')
     chat = scraper(server.url)
-    first, *rest = (good(chat.scrape()) for _ in range(4))
+    first, *rest = (good(chat.scrape()) for _ in range(9))
     assert {r.size_bytes < 1000 for r in rest} == {True}
     assert server.asked("/metrics") == []
     all_names, *short = vllm.names()
     assert all_names >= {*VLLM.counters(), SLEEP, PROCESS_START}
     marks_of_others = all_names - wanted([VLLM]).types.keys()
-    assert short == [all_names - marks_of_others - {SLEEP, PROCESS_START, "vllm:prompt_tokens_by_source_total"}] * 3
+    counters = all_names - marks_of_others - {SLEEP, PROCESS_START, RUNNING, WAITING, "vllm:prompt_tokens_by_source_total"}
+    runs, waits = counters | {RUNNING}, counters | {WAITING}
+    assert short == [runs, runs, runs, waits] * 2
     for got in rest:
         assert (got.counters, got.process_start, got.process_start_ns) == (first.counters, first.process_start, first.process_start_ns)
         assert (got.running, got.waiting, got.asleep, got.cached) == (first.running, first.waiting, False, "known")
+
+
+def test_what_was_not_asked_for_is_as_it_was_told_last(server: FakeServer, scraper: Make) -> None:
+    vllm = FilteringVllm(server, own_start())
+    chat = scraper(server.url)
+    good(chat.scrape())
+    for gauge, count in ((RUNNING, 3), (WAITING, 7)):
+        vllm.move(f'{gauge}{{engine="0",model_name="tiny"}} 0', f'{gauge}{{engine="0",model_name="tiny"}} {count}')
+    told = [(got.running, got.waiting) for got in (good(chat.scrape()) for _ in range(4))]
+    assert told == [(3, 0), (3, 0), (3, 0), (3, 7)]
+    vllm.move(f'{RUNNING}{{engine="0",model_name="tiny"}} 3', f'{RUNNING}{{engine="0",model_name="tiny"}} 0')
+    got = good(chat.scrape())
+    assert (got.running, got.waiting) == (0, 7)
 
 
 def test_the_start_is_asked_for_over_each_new_connection(server: FakeServer, scraper: Make) -> None:
@@ -107,7 +125,17 @@ def test_whether_it_sleeps_is_asked_for_while_nothing_runs(server: FakeServer, s
     assert good(chat.scrape()).asleep is False
     chat._start.asleep_asked_ns -= 10 * 10**9
     good(chat.scrape())
-    assert [SLEEP in names for names in vllm.names()] == [True, True, False, False]
+    assert [names == {SLEEP} for names in vllm.names()] == [False, True, False, False, False]
+
+
+def test_who_does_not_tell_of_sleep_apart_is_read_all_the_same(server: FakeServer, scraper: Make) -> None:
+    vllm = FilteringVllm(server, own_start())
+    chat = scraper(server.url)
+    first = good(chat.scrape())
+    vllm.page = "".join(line for line in vllm.page.splitlines(keepends=True) if SLEEP not in line)
+    chat._start.asleep_asked_ns -= 10 * 10**9
+    got = good(chat.scrape())
+    assert (got.counters, got.asleep) == (first.counters, False)
 
 
 def test_a_server_that_stops_filtering_is_read_by_the_same_counters(server: FakeServer, scraper: Make) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tokenwatt.servers.asking import Asker
 from tokenwatt.servers.engines import ENGINES
-from tokenwatt.servers.engines.description import PROCESS_START, Engine, Scheme
+from tokenwatt.servers.engines.description import PROCESS_START, Engine, Gauge, Scheme
 from tokenwatt.servers.engines.generic import NAME as GENERIC
 from tokenwatt.servers.engines.generic import generic
 from tokenwatt.servers.engines.llamacpp import LLAMACPP
@@ -77,6 +77,17 @@ class Counting:
     def filters(self) -> bool:
         """Whether names may be left out of what is asked for."""
         return self._engine is not None and self._page is not None and self._page.filters
+
+    def gauges(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The names of the gauges of running and of waiting requests, once it is known by which scheme the server counts."""
+        scheme = self._page.scheme if self._page is not None else None
+        if scheme is None:
+            return frozenset(), frozenset()
+        return frozenset(g.name for g in scheme.running), frozenset(g.name for g in scheme.waiting)
+
+    def asleep(self, gauge: Gauge) -> bool | None:
+        """Whether the server says that it sleeps, of a page that is filtered for this alone. None: it does not say."""
+        return self._page.asleep(gauge) if self._page is not None else None
 
     def read(self, leave_out: frozenset[str]) -> tuple[Read, bool]:
         """The page with its counters, and whether it is another one than before. The names in ``leave_out`` need not be asked for.

@@ -7,13 +7,15 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
+from tokenwatt.servers import figures
 from tokenwatt.servers.asking import Asker
 from tokenwatt.servers.connection import Answer
 from tokenwatt.servers.counters import Counters, holds, is_settled, read_counters, scheme_of, wanted, wanted_by
-from tokenwatt.servers.engines.description import Engine, Scheme
+from tokenwatt.servers.engines.description import Engine, Gauge, Scheme
 from tokenwatt.servers.errors import Unusable
 from tokenwatt.servers.exposition import Page, read
 from tokenwatt.servers.recognise import refuse_page
+from tokenwatt.servers.wanted import Wanted
 
 FILTER_RETRY_NS: Final = 600 * 10**9
 """How long a server that did not filter its page is asked for the whole one."""
@@ -58,7 +60,8 @@ class MetricsPage:
         self._ask = ask
         self._engines = engines
         self._owner = owner
-        self._scheme: Scheme | None = None
+        self.scheme: Scheme | None = None
+        """Once settled."""
         self._wanted = wanted(engines)
         self._may_filter = owner is not None and owner in engines and owner.filters and "?" not in path
         self._asked_for: Iterable[str] = _names(owner, engines) if owner is not None and self._may_filter else ()
@@ -72,7 +75,7 @@ class MetricsPage:
 
     def settle(self, engine: Engine, scheme: Scheme) -> None:
         """From now on read by this scheme, and ask for nothing else: fewer lines, and fewer bytes from a server that filters."""
-        self._engines, self._scheme = (engine,), scheme
+        self._engines, self.scheme = (engine,), scheme
         self._may_filter = self._may_filter and engine.filters
         self._wanted = wanted_by(engine, scheme)
         self._asked_for = self._wanted.types
@@ -100,11 +103,28 @@ class MetricsPage:
             raise Unfit(f"{self.path} has no token counters: {self._looked_for()}", counters_missing=True)
         return self._read(answer, page, *counting)
 
+    def asleep(self, gauge: Gauge) -> bool | None:
+        """Whether a gauge of sleep is above 0, asked for by itself. None: it is not told.
+
+        Raises:
+            Unusable: nothing was answered.
+        """
+        answer = self._ask.page(self._filtered_path_of([gauge.name]))
+        try:
+            self._ask.endpoint.check(self.path, answer)
+            return figures.asleep(read(answer.body, Wanted({gauge.name: "gauge"}), answer.content_type), gauge)
+        except Unusable as e:
+            _log.debug("a gauge is not told apart: %s", e.reason)
+            return None
+
+    def _filtered_path_of(self, names: Iterable[str]) -> str:
+        return f"{self.path.rstrip('/')}/?{'&'.join(f'name[]={name}' for name in names)}"
+
     def _filtered_path(self, leave_out: frozenset[str]) -> str:
         path = self._filtered_paths.get(leave_out)
         if path is None:
-            names = (f"name[]={name}" for name in self._asked_for if name not in leave_out)
-            path = self._filtered_paths[leave_out] = f"{self.path.rstrip('/')}/?{'&'.join(names)}"
+            names = (name for name in self._asked_for if name not in leave_out)
+            path = self._filtered_paths[leave_out] = self._filtered_path_of(names)
         return path
 
     def _read(self, answer: Answer, page: Page, engine: Engine, scheme: Scheme) -> Read:
@@ -124,11 +144,11 @@ class MetricsPage:
         if counting is None or not is_settled(page, counting[1]) or page.wrong:
             return None
         engine, scheme = counting
-        return page, engine, scheme if self._scheme is not None else _smallest(page, engine, scheme)
+        return page, engine, scheme if self.scheme is not None else _smallest(page, engine, scheme)
 
     def _fresh(self, answer: Answer) -> tuple[Engine, Scheme] | None:
         """How the server counts, where its page has nothing yet: known to be one that shows a metric from its first value on."""
-        if self._owner is None or self._scheme is not None or answer.status != 200:
+        if self._owner is None or self.scheme is not None or answer.status != 200:
             return None
         if answer.content_type.partition(";")[0].strip().lower() not in ("", "text/plain", "application/openmetrics-text"):
             return None
@@ -149,9 +169,9 @@ class MetricsPage:
             raise Unfit(f"{self.path}: {e.reason}", rejected=e.rejected) from None
 
     def _counting(self, page: Page) -> tuple[Engine, Scheme] | None:
-        if self._scheme is not None:
+        if self.scheme is not None:
             # Without a single one of its counters left, the server may have begun to count by others: then all must be looked at.
-            return (self._engines[0], self._scheme) if holds(page, self._scheme) and is_settled(page, self._scheme) else None
+            return (self._engines[0], self.scheme) if holds(page, self.scheme) and is_settled(page, self.scheme) else None
         found = [(engine, scheme) for engine in self._engines if (scheme := scheme_of(page, engine)) is not None]
         return next(((e, s) for e, s in found if is_settled(page, s)), found[0] if found else None)
 

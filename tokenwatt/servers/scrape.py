@@ -8,20 +8,25 @@ from dataclasses import replace
 from typing import Final
 
 from tokenwatt.servers.asking import Asker
+from tokenwatt.servers.counters import Counters
 from tokenwatt.servers.counting import Counting
 from tokenwatt.servers.endpoint import Endpoint
 from tokenwatt.servers.engines import ENGINES
-from tokenwatt.servers.engines.description import PROCESS_START, Engine
+from tokenwatt.servers.engines.description import PROCESS_START, Engine, Gauge
 from tokenwatt.servers.errors import Unusable
 from tokenwatt.servers.identity import ListenerWatch
 from tokenwatt.servers.in_flight import ask_in_flight
+from tokenwatt.servers.metrics_page import Read
 from tokenwatt.servers.sleep import rest_of, says_asleep
 from tokenwatt.servers.starts import Start
 from tokenwatt.servers.target import ServerTarget
 from tokenwatt.types import Listener, SeriesKey, ServerFailure, ServerReading
 
 ASLEEP_NS: Final = 10 * 10**9
-"""How often a gauge that says whether the server sleeps is asked for, while nothing runs: it is a third of a filtered page."""
+"""How often a server that filters its page is asked whether it sleeps, while nothing runs."""
+
+WAITING_EVERY: Final = 4
+"""Of so many filtered pages one tells who waits, and the others what runs."""
 
 
 class Scraper:
@@ -85,8 +90,9 @@ class Scraper:
         engine = self._counting.recognise()
         if engine is not None and not self._counting.routed and (held := self._held(engine)) is not None:
             return held
+        told_asleep = self._told_asleep()
         read, first = self._counting.read(self._left_out())
-        answer, engine, counters = read.answer, read.engine, read.counters
+        answer, engine, counters = read.answer, read.engine, self._with_what_was_left_out(read)
         t_ns = (answer.sent_ns + answer.received_ns) // 2
         listener = self._watch.after_answer(self._endpoint.connection, answer.received_ns)
         process_start = self._start.process_start if PROCESS_START in read.left_out else counters.process_start
@@ -114,7 +120,7 @@ class Scraper:
             size_bytes=len(answer.body),
             in_flight=in_flight,
             latency=counters.latency,
-            asleep=self._start.sleeps(counters.asleep, counters.running, t_ns),
+            asleep=self._start.sleeps(told_asleep if counters.asleep is None else counters.asleep, counters.running, t_ns),
         )
         if not self._target.tokens:
             reading = self._start.without_tokens(reading)
@@ -123,16 +129,47 @@ class Scraper:
             self._begin_rest(listener, reading)
         return reading
 
+    # --- what is asked for of a page that is filtered ------------------------------------------------------------------------------------
+
     def _left_out(self) -> frozenset[str]:
-        """What need not be asked for this time, of a page that is filtered."""
+        """What need not be asked for this time. Each name takes a fifth of the page, and a server's time to make it."""
         start = self._start
         if start.last is None or not self._counting.filters():
             return frozenset()
         names = [PROCESS_START] if start.vouched == self._endpoint.connection.opened else []
-        gauge = ENGINES[start.last.engine].asleep_gauge if start.last.engine in ENGINES else None
-        if gauge is not None and (start.last.running or time.monotonic_ns() - start.asleep_asked_ns < ASLEEP_NS):
+        if (gauge := self._sleep_gauge()) is not None:
             names.append(gauge.name)
-        return frozenset(names)
+        start.turn += 1
+        running, waiting = self._counting.gauges()
+        # Who waits may be known a little later; what runs tells busy time from idle time.
+        return frozenset((*names, *(waiting if start.turn % WAITING_EVERY else running)))
+
+    def _with_what_was_left_out(self, read: Read) -> Counters:
+        """The counters of a page, with the requests as they were told last where it was not asked for them."""
+        last = self._start.last
+        if last is None or not read.left_out:
+            return read.counters
+        running, waiting = self._counting.gauges()
+        return replace(
+            read.counters,
+            running=last.running if read.left_out & running else read.counters.running,
+            waiting=last.waiting if read.left_out & waiting else read.counters.waiting,
+        )
+
+    def _told_asleep(self) -> bool | None:
+        """Whether it sleeps, asked apart now and then while nothing runs: that gauge is as large as all the others. None: not asked."""
+        start, gauge = self._start, self._sleep_gauge()
+        if start.last is None or gauge is None or start.last.running or not self._counting.filters():
+            return None
+        now_ns = time.monotonic_ns()
+        if now_ns - start.asleep_asked_ns < ASLEEP_NS:
+            return None
+        start.asleep_asked_ns = now_ns
+        return self._counting.asleep(gauge)
+
+    def _sleep_gauge(self) -> Gauge | None:
+        last = self._start.last
+        return ENGINES[last.engine].asleep_gauge if last is not None and last.engine in ENGINES else None
 
     # --- what holds for one start of the server ------------------------------------------------------------------------------------------
 

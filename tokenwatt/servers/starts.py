@@ -60,6 +60,8 @@ class Start:
     """The connection (the how manieth) whose listener is known to be the server itself: over it, its start cannot change."""
     asleep: bool | None = None
     asleep_asked_ns: int = 0
+    turn: int = 0
+    """Of the filtered pages, which take turns in what they leave out."""
     rest: Rest | None = None
     rest_known: bool = False
     refines: bool | None = None
