@@ -212,6 +212,7 @@ class Pipeline:
         return Discovery(
             configured=[_target(server) for server in self._settings.servers],
             taken=self.pushed.names,
+            reported=self.pushed.urls,
             found=self._server_found,
             gone=self._server_gone,
             notice=self._server_notice,

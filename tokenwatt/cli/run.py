@@ -25,7 +25,10 @@ def main(args: argparse.Namespace) -> int:
     loaded = load_settings(args, log_level="DEBUG" if args.debug else "INFO")
 
     def listening(_: str) -> None:
-        if not loaded.settings.servers:
-            log.warning('The settings name no server: all energy is unattributed. Name one: servers: [{url: "http://127.0.0.1:8000"}]')
+        if not loaded.settings.servers and not loaded.settings.discovery.local:
+            log.warning(
+                "The settings name no server, and discovery.local is false: all energy is unattributed. "
+                'Name one: servers: [{url: "http://127.0.0.1:8000"}]'
+            )
 
     return serve(NvmlSource(), loaded.settings, wait_for_gpu=args.wait_for_gpu, debug=args.debug, on_listening=listening)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from tokenwatt.cli.common import add_settings_arguments, load_settings
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from tokenwatt.settings.model import Settings
 
 GIVE_UP_S = 10.0
+
+FIND_SERVERS_S = 3.0
+"""What it takes to find the servers that nobody named."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,11 +59,12 @@ def take(source: EnergySource, settings: Settings) -> Snapshot:
 
     taken: list[Snapshot] = []
     done = threading.Event()
+    look_until_s = time.monotonic() + (FIND_SERVERS_S if settings.discovery.local and not source.simulated else 0)
 
     def look(snapshot: Snapshot) -> None:
         taken.append(snapshot)
         # The first may come before there is any energy.
-        if len(taken) > 1 and _complete(snapshot):
+        if len(taken) > 1 and _complete(snapshot) and time.monotonic() >= look_until_s:
             done.set()
 
     pipeline = Pipeline(source, settings, on_snapshot=look, on_failure=lambda _: done.set())
@@ -96,7 +101,7 @@ def table(snapshot: Snapshot) -> str:
             f"{_figure(g.utilization_ratio, 100, '%'):>5} {_figure(g.temperature_celsius):>4}  {served if g.up else g.reason}"
         )
     head = f"{'server':<20} {'engine':<8} {'version':<10} {'running':>7} {'waiting':>7}  GPUs"
-    lines += ["", head if snapshot.servers else "The settings name no server."]
+    lines += ["", head if snapshot.servers else "No server was found, and the settings name none."]
     for s in snapshot.servers:
         gpus = ", ".join(str(index) for _, index, _ in s.gpus) or "-"
         lines.append(

@@ -11,7 +11,7 @@ from tokenwatt.servers.engines.generic import NAME as GENERIC
 from tokenwatt.servers.engines.generic import generic
 from tokenwatt.servers.engines.llamacpp import LLAMACPP
 from tokenwatt.servers.errors import Unusable
-from tokenwatt.servers.metrics_page import MetricsPage, Read, Unfit
+from tokenwatt.servers.metrics_page import NO_GAUGES, MetricsPage, Read, Unfit
 from tokenwatt.servers.recognise import Recognised, recognise, refuse
 from tokenwatt.servers.router import Router, is_router
 from tokenwatt.servers.target import ServerTarget
@@ -80,10 +80,7 @@ class Counting:
 
     def gauges(self) -> tuple[frozenset[str], frozenset[str]]:
         """The names of the gauges of running and of waiting requests, once it is known by which scheme the server counts."""
-        scheme = self._page.scheme if self._page is not None else None
-        if scheme is None:
-            return frozenset(), frozenset()
-        return frozenset(g.name for g in scheme.running), frozenset(g.name for g in scheme.waiting)
+        return self._page.gauges if self._page is not None else NO_GAUGES
 
     def asleep(self, gauge: Gauge) -> bool | None:
         """Whether the server says that it sleeps, of a page that is filtered for this alone. None: it does not say."""

@@ -20,6 +20,8 @@ from tokenwatt.servers.wanted import Wanted
 FILTER_RETRY_NS: Final = 600 * 10**9
 """How long a server that did not filter its page is asked for the whole one."""
 
+NO_GAUGES: Final[tuple[frozenset[str], frozenset[str]]] = frozenset(), frozenset()
+
 _log = logging.getLogger("tokenwatt.servers")
 
 
@@ -60,8 +62,9 @@ class MetricsPage:
         self._ask = ask
         self._engines = engines
         self._owner = owner
-        self.scheme: Scheme | None = None
-        """Once settled."""
+        self._scheme: Scheme | None = None
+        self.gauges = NO_GAUGES
+        """The names of those of running and of waiting requests, once it is known by which scheme the server counts."""
         self._wanted = wanted(engines)
         self._may_filter = owner is not None and owner in engines and owner.filters and "?" not in path
         self._asked_for: Iterable[str] = _names(owner, engines) if owner is not None and self._may_filter else ()
@@ -75,7 +78,8 @@ class MetricsPage:
 
     def settle(self, engine: Engine, scheme: Scheme) -> None:
         """From now on read by this scheme, and ask for nothing else: fewer lines, and fewer bytes from a server that filters."""
-        self._engines, self.scheme = (engine,), scheme
+        self._engines, self._scheme = (engine,), scheme
+        self.gauges = frozenset(g.name for g in scheme.running), frozenset(g.name for g in scheme.waiting)
         self._may_filter = self._may_filter and engine.filters
         self._wanted = wanted_by(engine, scheme)
         self._asked_for = self._wanted.types
@@ -144,11 +148,11 @@ class MetricsPage:
         if counting is None or not is_settled(page, counting[1]) or page.wrong:
             return None
         engine, scheme = counting
-        return page, engine, scheme if self.scheme is not None else _smallest(page, engine, scheme)
+        return page, engine, scheme if self._scheme is not None else _smallest(page, engine, scheme)
 
     def _fresh(self, answer: Answer) -> tuple[Engine, Scheme] | None:
         """How the server counts, where its page has nothing yet: known to be one that shows a metric from its first value on."""
-        if self._owner is None or self.scheme is not None or answer.status != 200:
+        if self._owner is None or self._scheme is not None or answer.status != 200:
             return None
         if answer.content_type.partition(";")[0].strip().lower() not in ("", "text/plain", "application/openmetrics-text"):
             return None
@@ -169,9 +173,9 @@ class MetricsPage:
             raise Unfit(f"{self.path}: {e.reason}", rejected=e.rejected) from None
 
     def _counting(self, page: Page) -> tuple[Engine, Scheme] | None:
-        if self.scheme is not None:
+        if self._scheme is not None:
             # Without a single one of its counters left, the server may have begun to count by others: then all must be looked at.
-            return (self._engines[0], self.scheme) if holds(page, self.scheme) and is_settled(page, self.scheme) else None
+            return (self._engines[0], self._scheme) if holds(page, self._scheme) and is_settled(page, self._scheme) else None
         found = [(engine, scheme) for engine in self._engines if (scheme := scheme_of(page, engine)) is not None]
         return next(((e, s) for e, s in found if is_settled(page, s)), found[0] if found else None)
 

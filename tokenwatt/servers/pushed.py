@@ -70,6 +70,11 @@ class PushedTokens:
         with self._lock:
             return frozenset(self._servers)
 
+    def urls(self) -> frozenset[str]:
+        """Where the servers listen that are reported for, as far as that is known."""
+        with self._lock:
+            return frozenset(server.url for server in self._servers.values() if server.url)
+
     def push(self, reports: Sequence[tuple[TokenReport, tuple[str, bytes] | None]], request: tuple[str, bytes] | None) -> Pushed:
         """Count reports, all or none. Each may have an idempotency key, and so may the request: a text, and a digest of what came with it.
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Final
 
 from tokenwatt.servers.asking import Asker
-from tokenwatt.servers.counters import Counters
 from tokenwatt.servers.counting import Counting
 from tokenwatt.servers.endpoint import Endpoint
 from tokenwatt.servers.engines import ENGINES
@@ -92,7 +91,8 @@ class Scraper:
             return held
         told_asleep = self._told_asleep()
         read, first = self._counting.read(self._left_out())
-        answer, engine, counters = read.answer, read.engine, self._with_what_was_left_out(read)
+        answer, engine, counters = read.answer, read.engine, read.counters
+        running, waiting = self._requests(read)
         t_ns = (answer.sent_ns + answer.received_ns) // 2
         listener = self._watch.after_answer(self._endpoint.connection, answer.received_ns)
         process_start = self._start.process_start if PROCESS_START in read.left_out else counters.process_start
@@ -102,14 +102,14 @@ class Scraper:
         if read.settled:
             self._counting.settle(read, process_start, listener)
         tokens = self._with_model(engine, counters.tokens)
-        in_flight = read.in_flight if self._counting.routed else self._in_flight(engine, tokens, counters.running)
+        in_flight = read.in_flight if self._counting.routed else self._in_flight(engine, tokens, running)
         reading = ServerReading(
             server=self._target.name,
             t_ns=t_ns,
             engine=engine.name,
             counters=tokens,
-            running=counters.running,
-            waiting=counters.waiting,
+            running=running,
+            waiting=waiting,
             process_start=self._start.process_start,
             process_start_ns=self._start.process_start_ns,
             version=self._version(engine),
@@ -120,7 +120,7 @@ class Scraper:
             size_bytes=len(answer.body),
             in_flight=in_flight,
             latency=counters.latency,
-            asleep=self._start.sleeps(told_asleep if counters.asleep is None else counters.asleep, counters.running, t_ns),
+            asleep=self._start.sleeps(told_asleep if counters.asleep is None else counters.asleep, running, t_ns),
         )
         if not self._target.tokens:
             reading = self._start.without_tokens(reading)
@@ -144,16 +144,15 @@ class Scraper:
         # Who waits may be known a little later; what runs tells busy time from idle time.
         return frozenset((*names, *(waiting if start.turn % WAITING_EVERY else running)))
 
-    def _with_what_was_left_out(self, read: Read) -> Counters:
-        """The counters of a page, with the requests as they were told last where it was not asked for them."""
-        last = self._start.last
+    def _requests(self, read: Read) -> tuple[int | None, int | None]:
+        """How many requests run and wait: by the page, or as they were told last where it was not asked for them."""
+        counters, last = read.counters, self._start.last
         if last is None or not read.left_out:
-            return read.counters
+            return counters.running, counters.waiting
         running, waiting = self._counting.gauges()
-        return replace(
-            read.counters,
-            running=last.running if read.left_out & running else read.counters.running,
-            waiting=last.waiting if read.left_out & waiting else read.counters.waiting,
+        return (
+            counters.running if read.left_out.isdisjoint(running) else last.running,
+            counters.waiting if read.left_out.isdisjoint(waiting) else last.waiting,
         )
 
     def _told_asleep(self) -> bool | None:

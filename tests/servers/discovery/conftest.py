@@ -142,6 +142,7 @@ class Heard:
         self.events: list[tuple[str, str]] = []
         self.notices: dict[str, str] = {}
         self.gpu_pids: set[int] = set()
+        self.reported: set[str] = set()
         self._changed = threading.Condition()
 
     def found(self, target: ServerTarget) -> None:
@@ -192,7 +193,12 @@ def discover(heard: Heard) -> Iterator[Discover]:
 
     def run(*configured: ServerTarget) -> Discovery:
         discovery = Discovery(
-            configured=configured, found=heard.found, gone=heard.gone, notice=heard.notice, gpu_pids=lambda: frozenset(heard.gpu_pids)
+            configured=configured,
+            found=heard.found,
+            gone=heard.gone,
+            notice=heard.notice,
+            gpu_pids=lambda: frozenset(heard.gpu_pids),
+            reported=lambda: frozenset(heard.reported),
         )
         made.append(discovery)
         discovery.start()

@@ -117,6 +117,25 @@ def test_a_server_that_cannot_be_metered_is_told_until_it_is_gone(start: Start, 
     heard.wait_for(lambda: not any(t.startswith(beginning) for t in heard.notices.values()))
 
 
+def test_it_need_not_be_told_while_others_report_for_it(start: Start, discover: Discover, heard: Heard) -> None:
+    server = start("ollama")
+    discover()
+
+    def told() -> bool:
+        return any(f"http://127.0.0.1:{server.port} " in text for text in heard.notices.values())
+
+    heard.wait_for(told)
+    heard.reported.add(f"http://localhost:{server.port}")
+    heard.wait_for(lambda: not told())
+    heard.reported.clear()
+    heard.wait_for(told)
+    heard.reported.add(f"http://localhost:{server.port}")
+    heard.wait_for(lambda: not told())
+    server.end()
+    heard.find(start().port)
+    assert not told()
+
+
 def test_who_hangs_does_not_delay_the_others(start: Start, discover: Discover, heard: Heard) -> None:
     for _ in range(6):
         start(script=HANGING, name="vllm")

@@ -44,6 +44,7 @@ class Discovery:
     - ``gone`` with the name of one whose process or socket is not there any more, or that is not to be counted any more.
     - ``notice`` with a key and a text for people, once per change; with None when it does not hold any more.
     - ``taken``: names that others have now (servers whose tokens are pushed), and which are not given.
+    - ``reported``: urls of servers that report their tokens themselves: that they cannot be metered need not be told.
     - ``gpu_pids``: the processes that hold a GPU, as NVML tells them.
     """
 
@@ -56,9 +57,10 @@ class Discovery:
         notice: Callable[[str, str | None], None],
         gpu_pids: Callable[[], Collection[int]],
         taken: Callable[[], Collection[str]] = tuple,
+        reported: Callable[[], Collection[str]] = tuple,
         root: Path = procfs.PROC,
     ) -> None:
-        self._found, self._gone, self._gpu_pids = found, gone, gpu_pids
+        self._found, self._gone, self._gpu_pids, self._reported = found, gone, gpu_pids, reported
         self._configured = Configured(configured)
         self._names = Names((target.name for target in configured), taken)
         self._candidates = Candidates(root)
@@ -120,6 +122,7 @@ class Discovery:
         if listening != self._listening:
             self._update(listening)
             self._listening = listening
+        self._notices.metered_otherwise(self._reported())
         self._notices.tell_hidden([candidates[pid] for pid in self._listeners.hidden()], {place.process.pid for place in self._known})
         if self._configured.resolve() or time.monotonic_ns() - self._begun_ns > NAMES_LIMIT_NS:
             for inquiry in self._due.inquiries(self._known):
@@ -184,7 +187,8 @@ class Discovery:
             return
         is_server = any(each.name is not None for each in self._ports(place.process).values())
         if outcome.not_metered is not None or not is_server:
-            self._notices.tell(place, not_read(outcome, known.candidate, known.tries))
+            url = outcome.way.url if outcome.not_metered is not None and outcome.way is not None else None
+            self._notices.tell(place, not_read(outcome, known.candidate, known.tries), url=url)
 
     def _take_server(self, known: Known, reading: ServerReading, listening: Listening, way: Way, outcome: Outcome) -> None:
         if known.aside:

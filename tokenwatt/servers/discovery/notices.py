@@ -8,6 +8,7 @@ from typing import Final
 from tokenwatt.servers.discovery.asking import Outcome
 from tokenwatt.servers.discovery.candidates import Candidate
 from tokenwatt.servers.discovery.listeners import Place
+from tokenwatt.settings.addresses import url_key
 
 TRIES_BEFORE_NOTICE: Final = 3
 """Until then, a program that is known to serve may be loading its model."""
@@ -21,10 +22,27 @@ class Notices:
     def __init__(self, notice: Callable[[str, str | None], None]) -> None:
         self._notice = notice
         self._told: dict[str, str] = {}
+        self._urls: dict[str, object] = {}
+        """Of servers that cannot be metered, as ``url_key`` has them."""
+        self._silent: set[str] = set()
 
-    def tell(self, place: Place, text: str | None) -> None:
-        """What holds of a port that a process listens on."""
-        self._tell(f"process {place.process.pid} {place.process.start_ticks} port {place.port}", text)
+    def tell(self, place: Place, text: str | None, *, url: str | None = None) -> None:
+        """What holds of a port that a process listens on. ``url``: of a server that cannot be metered from here."""
+        key = f"process {place.process.pid} {place.process.start_ticks} port {place.port}"
+        self._tell(key, text)
+        if text is None or url is None:
+            self._urls.pop(key, None)
+            self._silent.discard(key)
+        else:
+            self._urls[key] = url_key(url)
+
+    def metered_otherwise(self, urls: Iterable[str]) -> None:
+        """Withdraw what was told of servers at these urls, as long as others report for them."""
+        metered = {url_key(url) for url in urls}
+        for key, at in self._urls.items():
+            if (at in metered) != (key in self._silent):
+                self._silent ^= {key}
+                self._notice(key, None if at in metered else self._told[key])
 
     def tell_hidden(self, hidden: Iterable[Candidate], listening: Collection[int]) -> None:
         """The processes that do not show what they hold. Those in ``listening`` were found all the same."""
@@ -46,7 +64,8 @@ class Notices:
             del self._told[key]
         else:
             self._told[key] = text
-        self._notice(key, text)
+        if key not in self._silent:
+            self._notice(key, text)
 
 
 def set_aside(candidate: Candidate, worker: str) -> str:
