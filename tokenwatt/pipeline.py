@@ -4,8 +4,8 @@
 |---|---|---|
 | energy-reader (energy.sampler) | reads the boards ten times a second; once a second it writes | NVML; the inbox; the books |
 | energy-watch (energy.sampler) | starts another reader where a driver's call hangs | |
-| servers (servers.rounds) | reads the servers that are well once a second, in turn | their connections; puts into the inbox |
-| server-NAME (servers.poller), one each | reads its server while that is new or not well | its connection; puts into the inbox |
+| servers (servers.polling.rounds) | reads the servers that are well once a second, in turn | their connections; puts into the inbox |
+| server-NAME (servers.polling.poller), one each | reads its server while that is new or not well | its connection; puts into the inbox |
 | discovery (servers.discovery) | looks for servers that the settings do not name | /proc; tells the pollers, opens books |
 | main | answers HTTP from the last snapshot; takes pushed tokens | the snapshot, which nobody changes; the sums of what was pushed |
 
@@ -36,8 +36,8 @@ from tokenwatt.energy.sampler import Sampler
 from tokenwatt.energy.source import EnergySource, SourceUnavailable
 from tokenwatt.ring import IMPLEMENTATION
 from tokenwatt.servers.discovery import Discovery
-from tokenwatt.servers.pollers import Pollers
-from tokenwatt.servers.pushed import PushedTokens
+from tokenwatt.servers.polling.pollers import Pollers
+from tokenwatt.servers.push.pushed import PushedTokens
 from tokenwatt.servers.target import ServerTarget
 from tokenwatt.settings.addresses import url_port
 from tokenwatt.settings.model import Settings

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from tokenwatt.procfs import ancestors
-from tokenwatt.servers.endpoint import Endpoint
+from tokenwatt.servers.http.endpoint import Endpoint
 from tokenwatt.servers.scrape import Scraper
 from tokenwatt.servers.target import ServerTarget
 from tokenwatt.types import ServerReading

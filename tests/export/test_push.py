@@ -25,7 +25,7 @@ from tokenwatt.export.publisher import Publisher
 from tokenwatt.export.push import BODY_MAX_BYTES, add_push
 from tokenwatt.export.push_access import PushAccess, Refused
 from tokenwatt.export.serve import HttpServer
-from tokenwatt.servers.pushed import PushedTokens
+from tokenwatt.servers.push.pushed import PushedTokens
 from tokenwatt.types import SeriesKey, ServerReading
 
 JSON = {"Content-Type": "application/json"}

@@ -14,9 +14,9 @@ from tokenwatt.accounting.publish import Clock, SnapshotMaker
 from tokenwatt.accounting.server_spec import ServerSpec
 from tokenwatt.demo.node import SimulatedNode
 from tokenwatt.demo.server import page
-from tokenwatt.servers.counters import read_counters, scheme_of, wanted
 from tokenwatt.servers.engines.vllm import VLLM
-from tokenwatt.servers.exposition import read
+from tokenwatt.servers.page.counters import read_counters, scheme_of, wanted
+from tokenwatt.servers.page.exposition import read
 from tokenwatt.snapshot import Build, ServerSnapshot, Snapshot, Window
 from tokenwatt.types import EnergyTick, GpuStates, Kind, ServerFailure, ServerReading
 

@@ -16,10 +16,10 @@ from typing import Final
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.servers.conftest import PAGES
-from tokenwatt.servers.counters import read_counters, scheme_of, wanted
 from tokenwatt.servers.engines import ENGINES
 from tokenwatt.servers.errors import Unusable
-from tokenwatt.servers.exposition import Labels, Page, read
+from tokenwatt.servers.page.counters import read_counters, scheme_of, wanted
+from tokenwatt.servers.page.exposition import Labels, Page, read
 
 BODIES: Final = [path.read_bytes() for path in sorted(PAGES.glob("*.txt"))]
 OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0"

@@ -13,7 +13,7 @@ from tests.servers.conftest import Make, bad, good
 from tests.servers.delivered import Delivered
 from tests.servers.fake_server import TEXT, FakeServer, Reply, Request, answer, be_vllm, vllm_page
 from tests.servers.test_pollers import SHARED
-from tokenwatt.servers.pollers import Pollers
+from tokenwatt.servers.polling.pollers import Pollers
 from tokenwatt.servers.target import ServerTarget
 from tokenwatt.types import ServerFailure, ServerReading
 

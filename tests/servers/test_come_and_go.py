@@ -11,7 +11,7 @@ import pytest
 from tests.servers.delivered import Delivered, Result
 from tests.servers.fake_server import FakeServer, Reply, Request, answer, be_vllm
 from tests.servers.test_pollers import SHARED, pollers_threads
-from tokenwatt.servers.pollers import Pollers
+from tokenwatt.servers.polling.pollers import Pollers
 from tokenwatt.servers.target import ServerTarget
 from tokenwatt.types import ServerReading
 

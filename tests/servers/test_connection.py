@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.servers.fake_server import CLOSE, FakeServer, Request, answer
-from tokenwatt.servers.connection import Connection
 from tokenwatt.servers.errors import Unusable
+from tokenwatt.servers.http.connection import Connection
 
 REQUEST = b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenwatt.servers.counters import Counters, holds, is_settled, read_counters, scheme_of, wanted, wanted_by
 from tokenwatt.servers.engines.description import Engine, Gauge, Scheme, TokenCounter
 from tokenwatt.servers.engines.sglang import CLASSIC, REALTIME, SGLANG
 from tokenwatt.servers.errors import Unusable
-from tokenwatt.servers.exposition import Page, read
+from tokenwatt.servers.page.counters import Counters, holds, is_settled, read_counters, scheme_of, wanted, wanted_by
+from tokenwatt.servers.page.exposition import Page, read
 from tokenwatt.types import SeriesKey
 
 PROMPT = TokenCounter("p_total", "prompt_computed")

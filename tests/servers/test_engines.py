@@ -4,7 +4,6 @@ import pytest
 
 from tests.servers.conftest import PAGES
 from tests.servers.fake_server import vllm_page
-from tokenwatt.servers.counters import Counters, read_counters, scheme_of, wanted
 from tokenwatt.servers.engines import ENGINES
 from tokenwatt.servers.engines.description import Engine, InFlight
 from tokenwatt.servers.engines.generic import generic
@@ -12,7 +11,8 @@ from tokenwatt.servers.engines.llamacpp import LLAMACPP
 from tokenwatt.servers.engines.sglang import SGLANG
 from tokenwatt.servers.engines.vllm import VLLM
 from tokenwatt.servers.errors import Unusable
-from tokenwatt.servers.exposition import read
+from tokenwatt.servers.page.counters import Counters, read_counters, scheme_of, wanted
+from tokenwatt.servers.page.exposition import read
 from tokenwatt.types import SeriesKey
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"

@@ -16,11 +16,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.servers import fuzz_page
 from tests.servers.conftest import PAGES
-from tokenwatt.servers.counters import wanted
 from tokenwatt.servers.engines import ENGINES
 from tokenwatt.servers.errors import Unusable
-from tokenwatt.servers.exposition import Labels, Page, Sample, read
-from tokenwatt.servers.wanted import Wanted
+from tokenwatt.servers.page.counters import wanted
+from tokenwatt.servers.page.exposition import Labels, Page, Sample, read
+from tokenwatt.servers.page.wanted import Wanted
 
 WANTED = Wanted(
     {

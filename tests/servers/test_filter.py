@@ -10,9 +10,9 @@ from tests.servers.conftest import Make, bad, good
 from tests.servers.engine_servers import page_of
 from tests.servers.fake_server import FakeServer, Reply, Request, answer, be_vllm
 from tokenwatt.procfs import start_ticks
-from tokenwatt.servers.counters import wanted
 from tokenwatt.servers.engines.description import PROCESS_START
 from tokenwatt.servers.engines.vllm import VLLM
+from tokenwatt.servers.page.counters import wanted
 from tokenwatt.servers.starts import started_ns
 from tokenwatt.types import Listener
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenwatt.servers.http_answer import AnswerReader, BadAnswer, NoAnswer
+from tokenwatt.servers.http.answer import AnswerReader, BadAnswer, NoAnswer
 
 
 def reader(data: bytes, *, step: int = 65536, limit: int = 8 << 20) -> AnswerReader:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.servers.fake_server import CLOSE, FakeServer, answer
 from tokenwatt.procfs import start_ticks
-from tokenwatt.servers.connection import Connection
+from tokenwatt.servers.http.connection import Connection
 from tokenwatt.servers.identity import ListenerWatch
 from tokenwatt.types import Listener
 

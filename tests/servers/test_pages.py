@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from tests.servers.conftest import PAGES
-from tokenwatt.servers.counters import Counters, holds, is_settled, read_counters, scheme_of, wanted, wanted_by
 from tokenwatt.servers.engines import ENGINES
 from tokenwatt.servers.engines.description import Engine
 from tokenwatt.servers.engines.generic import generic
-from tokenwatt.servers.exposition import read
-from tokenwatt.servers.wanted import Wanted
+from tokenwatt.servers.page.counters import Counters, holds, is_settled, read_counters, scheme_of, wanted, wanted_by
+from tokenwatt.servers.page.exposition import read
+from tokenwatt.servers.page.wanted import Wanted
 from tokenwatt.types import SeriesKey
 
 EXPECTED = {path.stem: json.loads(path.read_text()) for path in sorted(PAGES.glob("*.json"))}

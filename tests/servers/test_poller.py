@@ -9,7 +9,7 @@ import pytest
 
 from tests.servers.delivered import Delivered, Result
 from tests.servers.fake_server import FakeServer, answer, be_vllm
-from tokenwatt.servers.poller import BACKOFF_LIMIT_NS, Poller
+from tokenwatt.servers.polling.poller import BACKOFF_LIMIT_NS, Poller
 from tokenwatt.servers.scrape import Scraper
 from tokenwatt.servers.target import ServerTarget
 from tokenwatt.types import ServerFailure, ServerReading

@@ -11,9 +11,9 @@ import pytest
 
 from tests.servers.delivered import Delivered, Result
 from tests.servers.fake_server import FakeServer, Reply, Request, answer, be_vllm, vllm_page
-from tokenwatt.servers.poller import FIRST_PROOF, LONGEST_PROOF, Poller
-from tokenwatt.servers.pollers import Pollers
-from tokenwatt.servers.rounds import QUICK_LIMIT_NS
+from tokenwatt.servers.polling.poller import FIRST_PROOF, LONGEST_PROOF, Poller
+from tokenwatt.servers.polling.pollers import Pollers
+from tokenwatt.servers.polling.rounds import QUICK_LIMIT_NS
 from tokenwatt.servers.target import ServerTarget
 from tokenwatt.types import ServerFailure, ServerReading
 

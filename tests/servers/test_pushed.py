@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from tokenwatt.accounting.meter import Meter
 from tokenwatt.accounting.server_spec import ServerSpec
-from tokenwatt.servers.push_keys import KEYS_MAX
-from tokenwatt.servers.pushed import MODELS_MAX, NEW_SERVERS_MAX, Pushed, PushedTokens
+from tokenwatt.servers.push.keys import KEYS_MAX
+from tokenwatt.servers.push.pushed import MODELS_MAX, NEW_SERVERS_MAX, Pushed, PushedTokens
 from tokenwatt.types import KINDS, Kind, ServerFailure, ServerReading, TokenReport
 
 SECOND = 10**9

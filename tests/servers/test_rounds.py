@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tokenwatt.servers.rounds import QUICK_LIMIT_NS, Guest, Round, seats
+from tokenwatt.servers.polling.rounds import QUICK_LIMIT_NS, Guest, Round, seats
 
 PERIOD_NS = 50_000_000
 

@@ -11,8 +11,8 @@ import pytest
 from tests.servers.conftest import Make, bad, good
 from tests.servers.engine_servers import be_engine, forget
 from tests.servers.fake_server import FakeServer, Reply, Request, answer, be_vllm
-from tokenwatt.servers.endpoint import Endpoint
 from tokenwatt.servers.engines.llamacpp import LLAMACPP
+from tokenwatt.servers.http.endpoint import Endpoint
 from tokenwatt.servers.target import ServerTarget
 from tokenwatt.types import SeriesKey
 

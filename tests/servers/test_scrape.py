@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tests.servers.conftest import Make, bad, good
 from tests.servers.fake_server import CLOSE, NO_TOKENS, FakeServer, Reply, Request, answer, be_vllm, vllm_page
 from tokenwatt.procfs import start_ticks
-from tokenwatt.servers.counters import wanted
 from tokenwatt.servers.engines.vllm import VLLM
+from tokenwatt.servers.page.counters import wanted
 from tokenwatt.types import Listener, SeriesKey, ServerFailure, ServerReading
 
 GENERATION = SeriesKey("tiny", "generation", 'engine="0"')

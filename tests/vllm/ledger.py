@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from tests.vllm.server import Tokens
-from tokenwatt.servers.poller import Poller
+from tokenwatt.servers.polling.poller import Poller
 from tokenwatt.servers.target import ServerTarget
 from tokenwatt.types import Kind, SeriesKind, ServerFailure, ServerReading
 

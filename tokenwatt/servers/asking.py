@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-from tokenwatt.servers.connection import Answer
-from tokenwatt.servers.endpoint import Endpoint
 from tokenwatt.servers.engines.description import Answer as Field
 from tokenwatt.servers.engines.description import Engine
 from tokenwatt.servers.errors import Unusable
+from tokenwatt.servers.http.connection import Answer
+from tokenwatt.servers.http.endpoint import Endpoint
 
 LIMIT_S: Final = 2.0
 """The whole of one request for metrics."""

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from tokenwatt import procfs
-from tokenwatt.servers.connection import Connection
-from tokenwatt.servers.namespaces import tables_of
+from tokenwatt.servers.http.connection import Connection
+from tokenwatt.servers.http.namespaces import tables_of
 from tokenwatt.types import Listener
 
 _LOOK_NS: Final = 5 * 10**9

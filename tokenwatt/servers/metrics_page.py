@@ -7,15 +7,15 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-from tokenwatt.servers import figures
 from tokenwatt.servers.asking import Asker
-from tokenwatt.servers.connection import Answer
-from tokenwatt.servers.counters import Counters, holds, is_settled, read_counters, scheme_of, wanted, wanted_by
 from tokenwatt.servers.engines.description import Engine, Gauge, Scheme
 from tokenwatt.servers.errors import Unusable
-from tokenwatt.servers.exposition import Page, read
+from tokenwatt.servers.http.connection import Answer
+from tokenwatt.servers.page import figures
+from tokenwatt.servers.page.counters import Counters, holds, is_settled, read_counters, scheme_of, wanted, wanted_by
+from tokenwatt.servers.page.exposition import Page, read
+from tokenwatt.servers.page.wanted import Wanted
 from tokenwatt.servers.recognise import refuse_page
-from tokenwatt.servers.wanted import Wanted
 
 FILTER_RETRY_NS: Final = 600 * 10**9
 """How long a server that did not filter its page is asked for the whole one."""

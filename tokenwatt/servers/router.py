@@ -13,12 +13,12 @@ from typing import Final
 from urllib.parse import quote
 
 from tokenwatt.servers.asking import LIMIT_S, Asker, Models, field
-from tokenwatt.servers.connection import Answer
-from tokenwatt.servers.counters import Counters
 from tokenwatt.servers.engines.llamacpp import LLAMACPP
 from tokenwatt.servers.errors import Unusable
+from tokenwatt.servers.http.connection import Answer
 from tokenwatt.servers.in_flight import ask_in_flight
 from tokenwatt.servers.metrics_page import MetricsPage, Read, Unfit
+from tokenwatt.servers.page.counters import Counters
 from tokenwatt.servers.sleep import leaves_asleep, sleeps_after_s
 
 _MODELS_MAX: Final = 32

@@ -9,10 +9,10 @@ from typing import Final
 
 from tokenwatt.servers.asking import Asker
 from tokenwatt.servers.counting import Counting
-from tokenwatt.servers.endpoint import Endpoint
 from tokenwatt.servers.engines import ENGINES
 from tokenwatt.servers.engines.description import PROCESS_START, Engine, Gauge
 from tokenwatt.servers.errors import Unusable
+from tokenwatt.servers.http.endpoint import Endpoint
 from tokenwatt.servers.identity import ListenerWatch
 from tokenwatt.servers.in_flight import ask_in_flight
 from tokenwatt.servers.metrics_page import Read

@@ -14,9 +14,9 @@ import pytest
 from tests.servers.discovery.conftest import Discover, Heard, Program, Start, free_port
 from tests.servers.fake_server import FakeServer, be_vllm
 from tokenwatt import procfs
-from tokenwatt.servers.connection import Connection
 from tokenwatt.servers.errors import Unusable
-from tokenwatt.servers.namespaces import NotEntered, socket_within
+from tokenwatt.servers.http.connection import Connection
+from tokenwatt.servers.http.namespaces import NotEntered, socket_within
 from tokenwatt.servers.scrape import Scraper
 from tokenwatt.servers.target import ServerTarget
 from tokenwatt.types import Listener, ServerReading

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from tokenwatt.servers.discovery.listeners import Listening, Place
 from tokenwatt.servers.discovery.reach import Way
 from tokenwatt.servers.discovery.repetition import same
-from tokenwatt.servers.namespaces import NotEntered, check_entry, check_route
+from tokenwatt.servers.http.namespaces import NotEntered, check_entry, check_route
 from tokenwatt.servers.scrape import Scraper
 from tokenwatt.servers.target import ServerTarget
 from tokenwatt.types import Listener, ServerFailure, ServerReading

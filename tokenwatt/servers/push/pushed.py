@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
-from tokenwatt.servers.presence import Lookouts
-from tokenwatt.servers.push_keys import Key, PushKeys
-from tokenwatt.servers.pushed_server import PushedServer
+from tokenwatt.servers.push.keys import Key, PushKeys
+from tokenwatt.servers.push.presence import Lookouts
+from tokenwatt.servers.push.server import PushedServer
 from tokenwatt.settings.addresses import url_key
 from tokenwatt.types import ServerFailure, ServerReading, TokenReport
 

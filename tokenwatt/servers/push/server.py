@@ -9,7 +9,7 @@ from math import inf
 from types import MappingProxyType
 from typing import Final
 
-from tokenwatt.servers.presence import Lookouts, Presence, Seen
+from tokenwatt.servers.push.presence import Lookouts, Presence, Seen
 from tokenwatt.types import Listener, SeriesKey, ServerFailure, ServerReading, TokenReport
 
 RUNNING_KEPT_NS: Final = 60 * 10**9

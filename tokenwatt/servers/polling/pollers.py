@@ -7,8 +7,8 @@ import time
 from collections import Counter
 from typing import Final, Literal
 
-from tokenwatt.servers.poller import STOP_LIMIT_S, Deliver, Poller
-from tokenwatt.servers.rounds import Round, seats
+from tokenwatt.servers.polling.poller import STOP_LIMIT_S, Deliver, Poller
+from tokenwatt.servers.polling.rounds import Round, seats
 from tokenwatt.servers.target import ServerTarget
 
 _ROUND_STOP_LIMIT_S: Final = 0.4

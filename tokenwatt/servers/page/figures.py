@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Final
 
 from tokenwatt.servers.engines.description import PROCESS_START, Gauge
-from tokenwatt.servers.exposition import Labels, Page, Sample
+from tokenwatt.servers.page.exposition import Labels, Page, Sample
 
 INT64_MAX: Final = 2**63 - 1
 

@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable
 from typing import Final
 
-from tokenwatt.servers.rounds import QUICK_LIMIT_NS, Round
+from tokenwatt.servers.polling.rounds import QUICK_LIMIT_NS, Round
 from tokenwatt.servers.scrape import Scraper
 from tokenwatt.servers.target import ServerTarget
 from tokenwatt.types import ServerFailure, ServerReading

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from tokenwatt.servers.errors import Unusable
-from tokenwatt.servers.wanted import MetricType, Wanted
+from tokenwatt.servers.page.wanted import MetricType, Wanted
 
 Labels = tuple[tuple[str, str], ...]
 """Sorted by name: the same series is the same key, whatever order a server writes it in."""

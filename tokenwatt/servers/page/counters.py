@@ -14,9 +14,9 @@ from hashlib import blake2s
 
 from tokenwatt.servers.engines.description import PROCESS_START, Engine, Scheme, TokenCounter
 from tokenwatt.servers.errors import Unusable
-from tokenwatt.servers.exposition import Labels, Page
-from tokenwatt.servers.figures import INT64_MAX, asleep, latency, process_start, requests
-from tokenwatt.servers.wanted import MetricType, Wanted
+from tokenwatt.servers.page.exposition import Labels, Page
+from tokenwatt.servers.page.figures import INT64_MAX, asleep, latency, process_start, requests
+from tokenwatt.servers.page.wanted import MetricType, Wanted
 from tokenwatt.types import Cached, SeriesKey, SeriesKind, Update
 
 

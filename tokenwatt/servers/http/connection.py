@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tokenwatt.servers import namespaces
 from tokenwatt.servers.errors import Unusable
-from tokenwatt.servers.http_answer import AnswerReader, BadAnswer, NoAnswer
+from tokenwatt.servers.http import namespaces
+from tokenwatt.servers.http.answer import AnswerReader, BadAnswer, NoAnswer
 
 _RECEIVE_BYTES: Final = 16 * 1024
 

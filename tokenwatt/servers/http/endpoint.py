@@ -8,9 +8,9 @@ from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from tokenwatt import __version__
-from tokenwatt.servers.connection import Answer, Connection
-from tokenwatt.servers.credentials import Trust, api_key
 from tokenwatt.servers.errors import Unusable
+from tokenwatt.servers.http.connection import Answer, Connection
+from tokenwatt.servers.http.credentials import Trust, api_key
 from tokenwatt.servers.target import ServerTarget
 
 BODY_LIMIT_BYTES: Final = 8 * 2**20

@@ -1,0 +1,1 @@
+"""The threads that ask the servers, once a period."""

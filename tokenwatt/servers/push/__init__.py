@@ -1,0 +1,1 @@
+"""Tokens that processes report of themselves, as readings."""
