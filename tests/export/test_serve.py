@@ -16,7 +16,8 @@ from tests.export.conftest import Served
 from tests.export.snapshots import node
 from tokenwatt.export.api import create_app
 from tokenwatt.export.publisher import Publisher
-from tokenwatt.export.serve import HttpServer, ListenError
+from tokenwatt.export.serve import HttpServer
+from tokenwatt.listening import ListenError
 
 ROOT = Path(__file__).parents[2]
 

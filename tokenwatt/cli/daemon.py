@@ -11,7 +11,8 @@ from tokenwatt.cli.errors import Failure
 from tokenwatt.energy.source import EnergySource, SourceUnavailable
 from tokenwatt.export.api import create_app
 from tokenwatt.export.publisher import Publisher
-from tokenwatt.export.serve import HttpServer, ListenError
+from tokenwatt.export.serve import HttpServer
+from tokenwatt.listening import ListenError
 from tokenwatt.pipeline import Pipeline
 from tokenwatt.settings.model import Settings
 

@@ -43,10 +43,11 @@ def main(args: argparse.Namespace) -> int:
     """
     from tokenwatt import logs
     from tokenwatt.cli import USAGE
+    from tokenwatt.listening import ListenError
     from tokenwatt.proxy.addresses import endpoint, same_place
     from tokenwatt.proxy.post import Post, TokenFileError
     from tokenwatt.proxy.reporter import Reporter
-    from tokenwatt.proxy.service import ListenError, Proxy, allow_files, serve
+    from tokenwatt.proxy.service import Proxy, allow_files, serve
 
     if same_place(args.listen, args.upstream):
         print(f"tokenwatt: --upstream {args.upstream} is where this proxy listens itself; name the server's own address", file=sys.stderr)
@@ -62,10 +63,8 @@ def main(args: argparse.Namespace) -> int:
 
     async def run() -> None:
         reporter = Reporter(post, server=server, url=args.upstream)
-        try:
-            await serve(Proxy(args.upstream, reporter), args.listen, lambda port: _greet(args, server, port))
-        finally:
-            log.info("%s", reporter.tally.summary())
+        await serve(Proxy(args.upstream, reporter), args.listen, lambda port: _greet(args, server, port))
+        log.info("%s", reporter.tally.summary())
 
     try:
         asyncio.run(run())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import signal
 import socket
 import threading
@@ -16,23 +14,14 @@ from typing import Final
 import uvicorn
 from fastapi import FastAPI
 
+from tokenwatt.listening import listen
+
 _SEND_BUFFER_BYTES: Final = 65_536
 
 _GRACE_S: Final = 1
 """How long an answer may still be sent when the server stops."""
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-
-_REASONS: Final = {
-    errno.EADDRINUSE: "another program listens there already",
-    errno.EACCES: "this user may not use that port",
-    errno.EADDRNOTAVAIL: "this machine does not have that address",
-}
-
-
-class ListenError(Exception):
-    """The address cannot be listened on: which one and why, in one sentence."""
-
 
 class HttpServer:
     """Serves an app. It listens from the moment it is made, and answers while ``run`` runs.
@@ -42,7 +31,9 @@ class HttpServer:
     """
 
     def __init__(self, app: FastAPI, host: str, port: int) -> None:
-        self._socket = _listen(host, port)
+        self._socket = listen(host, port)
+        # Connections inherit it. The kernel would else keep megabytes of old events for a subscriber that does not read.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         self._server = _Server(app)
 
     @property
@@ -77,23 +68,6 @@ def serve(app: FastAPI, host: str, port: int, *, on_listening: Callable[[int], N
     if on_listening is not None:
         on_listening(server.port)
     server.run()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    if not 0 <= port <= 65535:
-        raise ListenError(f"Cannot listen on {host}:{port}: a port is a number from 0 to 65535.")
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        # "::" alone means IPv4 as well, as everywhere on Linux.
-        listener = socket.create_server((host, port), family=family, dualstack_ipv6=family == socket.AF_INET6 and host == "::")
-    except socket.gaierror as e:
-        raise ListenError(f"Cannot listen on {host}:{port}: {host!r} is no address of this machine ({e.strerror}).") from None
-    except OSError as e:
-        reason = _REASONS.get(e.errno or 0) or os.strerror(e.errno or 0)
-        raise ListenError(f"Cannot listen on {host}:{port}: {reason}.") from None
-    # Connections inherit it. The kernel would else keep megabytes of old events for a subscriber that does not read.
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-    return listener
 
 
 class _Server(uvicorn.Server):

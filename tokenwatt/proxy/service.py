@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import os
 import resource
 import signal
-import socket
 import ssl
 from collections.abc import Callable
 from typing import Final
 
+from tokenwatt import listening
 from tokenwatt.proxy.addresses import endpoint
 from tokenwatt.proxy.aside import Aside, Copies
 from tokenwatt.proxy.errors import why
@@ -28,16 +26,6 @@ DRAIN_S: Final = 10.0
 LAST_REPORT_S: Final = 5.0
 _BACKLOG: Final = 1024
 _LOOK_S: Final = 0.05
-
-_REASONS: Final = {
-    errno.EADDRINUSE: "another program listens there already",
-    errno.EACCES: "this user may not use that port",
-    errno.EADDRNOTAVAIL: "this machine does not have that address",
-}
-
-
-class ListenError(Exception):
-    """The address cannot be listened on: which one and why, in one sentence."""
 
 
 class Proxy:
@@ -65,7 +53,7 @@ class Proxy:
             ListenError: the address is taken, forbidden or not known here.
         """
         loop = asyncio.get_running_loop()
-        listener = _listen(listen)
+        listener = listening.listen(*split_address(listen))
         server = await loop.create_server(self._client, sock=listener, backlog=_BACKLOG)
         reporting = loop.create_task(self._reporter.run())
         try:
@@ -144,14 +132,3 @@ def allow_files() -> None:
     """Let this process have as many files as it may: each connection takes two, and shells allow 1024."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _listen(address: str) -> socket.socket:
-    host, port = split_address(address)
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        return socket.create_server((host, port), family=family, dualstack_ipv6=family == socket.AF_INET6 and host == "::")
-    except socket.gaierror as e:
-        raise ListenError(f"Cannot listen on {address}: '{host}' is no address of this machine ({e.strerror}).") from None
-    except OSError as e:
-        raise ListenError(f"Cannot listen on {address}: {_REASONS.get(e.errno or 0) or os.strerror(e.errno or 0)}.") from None
