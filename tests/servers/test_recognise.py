@@ -15,7 +15,7 @@ from tokenwatt.servers.engines.description import Engine, NotMetered
 WHO = ("/info", "/v1/metadata", "/api/version", "/health/readiness")
 """What is asked of who does not say in its list of models."""
 
-ANYWHERE = ("/prometheus/metrics", "/v1/metrics", "/metrics")
+ANYWHERE = ("/engine_metrics", "/prometheus/metrics", "/v1/metrics", "/metrics")
 """Where the page of who does not say is looked for. The last may be drained by reading."""
 
 ASKED = {
@@ -287,3 +287,11 @@ def test_a_configured_engine_is_never_looked_for_otherwise(server: FakeServer, s
     for _ in range(3):
         assert bad(chat.scrape()).not_metered == "vllm"
     assert set(asked(server)) == {"/metrics", "/metrics/"}
+
+
+@pytest.mark.parametrize("engine", ["auto", "sglang"])
+def test_a_router_of_sglang_is_read_at_its_own_path(engine: str, server: FakeServer, scraper: Make) -> None:
+    body, said = page_of("sglang-0.5.23-router")
+    server.serve("/engine_metrics", answer(body, content_type=said["content_type"]))
+    got = good(scraper(server.url, engine=engine).scrape())
+    assert (got.engine, got.running, {key.model for key in got.counters}) == ("sglang", said["running"], set(said["tokens"]))

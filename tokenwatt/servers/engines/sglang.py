@@ -67,10 +67,10 @@ CLASSIC: Final = Scheme(
 
 SGLANG: Final = Engine(
     # The router (Model Gateway) shows the pages of all its workers at /engine_metrics, with underscores for colons and a label worker_addr.
-    # It is read where the settings say so (engine: sglang, metrics_path: /engine_metrics), and never looked for: beside its own workers it
-    # would count all of them again.
+    # Beside its own workers it would count all of them again: of what is found, the workers are read where they are on the node.
     name="sglang",
     schemes=(REALTIME, CLASSIC),
+    metrics_paths=("/metrics", "/engine_metrics"),
     same_work=SAME_WORK,
     owned_by=("sglang",),
     # It asks each scheduler for its state between two batches, and the older path logs a warning: once a start, not more often.
@@ -80,6 +80,6 @@ SGLANG: Final = Engine(
         ("/health_generate", "it generates a token"),
         ("/flush_cache", "it drops the prefix cache, with GET too"),
     ),
-    no_counters="start it with --enable-metrics",
+    no_counters="start it, or the workers of the router, with --enable-metrics",
     source="0.5.6 to 0.5.23: observability/metrics_collector.py, scheduler_components/metrics_reporter.py, entrypoints/http_server.py",
 )
