@@ -95,7 +95,13 @@ def test_a_reader_that_left_is_no_failure() -> None:
 def test_an_interrupt_is_quiet() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         words = [*TOKENWATT, "health", "--listen", f"127.0.0.1:{server.getsockname()[1]}"]
-        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRON) as process:
+
+        def interruptible() -> None:
+            # Whoever runs this in the background of a shell has SIGINT ignored, and children inherit that.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+        pipe = subprocess.PIPE
+        with subprocess.Popen(words, stdout=pipe, stderr=pipe, env=ENVIRON, preexec_fn=interruptible) as process:
             asked, _ = server.accept()
             with asked:
                 assert asked.recv(4) == b"GET "  # it waits for an answer now

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,8 @@ def node(tmp_path: Path) -> Node:
 def daemon(vllm: RealVllm, node: Node, tmp_path: Path) -> Iterator[Daemon]:
     node.boards[0].set_processes((_worker(vllm.pid), 2**30))
     settings = tmp_path / "settings.yaml"
-    settings.write_text(f"sampling: {{tokens: 200ms}}\nwindows: [2s, 1m]\nservers:\n  - {{name: tiny, url: '{vllm.url}'}}\n")
+    fast = "sampling: {tokens: 200ms}\nwindows: [2s, 1m]\ndiscovery: {local: false}\n"
+    settings.write_text(f"{fast}servers:\n  - {{name: tiny, url: '{vllm.url}'}}\n")
     command = ["run", "--config", str(settings), "--debug"]
     daemon = Daemon(tmp_path, command, node.environment(build(tmp_path)))
     try:
@@ -87,7 +89,13 @@ def test_the_ratio_is_generated_tokens_over_the_boards_joules(vllm: RealVllm, da
     with ThreadPoolExecutor(1) as client:
         done = client.submit(vllm.stream, "a long answer", max_tokens=600)
         value = wait_for(lambda: daemon.value("tokens_per_joule", server="tiny", tokens="generation", window="2s"))
-        (item,) = daemon.json("/api/v1/efficiency?window=2s")["items"]
+        item = wait_for(lambda: told(daemon.json("/api/v1/efficiency?window=2s")["items"]))
         done.result()
     assert item["power_w"] == pytest.approx(300, rel=0.01)
     assert value == pytest.approx(item["tokens_per_second"]["generation"] / 300, rel=0.5)
+
+
+def told(items: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The only item, where it has figures: beside a server that takes both cores a reading may come too late for them."""
+    (item,) = items
+    return item if item["power_w"] is not None and item["tokens_per_joule"] else None
