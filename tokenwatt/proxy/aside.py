@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from tokenwatt.proxy.observer import Observer
 
 _DELAY_S: Final = 0.002
+_SLICE_S: Final = 0.0002
 _LIMIT_BYTES: Final = 256 * 1024
 
 
@@ -18,7 +20,7 @@ class Aside:
     """The timer that all connections share: observers look 2 ms after the first copy that waits."""
 
     def __init__(self) -> None:
-        self._waiting: list[Copies] = []
+        self._waiting: deque[Copies] = deque()
 
     def remember(self, copies: Copies) -> None:
         """Have it looked at."""
@@ -27,9 +29,14 @@ class Aside:
         self._waiting.append(copies)
 
     def _look(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for copies in waiting:
-            copies.look()
+        """A little of what waits, and the rest after the bytes that came meanwhile."""
+        end_s = time.monotonic() + _SLICE_S
+        while self._waiting:
+            if not self._waiting[0].look_at_one():
+                self._waiting.popleft()
+            elif time.monotonic() >= end_s:
+                asyncio.get_running_loop().call_soon(self._look)
+                return
 
 
 class Copies:
@@ -38,7 +45,7 @@ class Copies:
     def __init__(self, observer: Observer, aside: Aside) -> None:
         self._observer = observer
         self._aside = aside
-        self._kept: list[tuple[Callable[[bytes, float], None], bytes, float]] = []
+        self._kept: deque[tuple[Callable[[bytes, float], None], bytes, float]] = deque()
         self._bytes = 0
 
     @property
@@ -66,9 +73,17 @@ class Copies:
 
     def look(self) -> None:
         """Show the observer all of it."""
-        kept, self._kept, self._bytes = self._kept, [], 0
-        for show, data, at_s in kept:
-            show(data, at_s)
+        while self.look_at_one():
+            pass
+
+    def look_at_one(self) -> bool:
+        """Show the observer the oldest piece. Whether there was one."""
+        if not self._kept:
+            return False
+        show, data, at_s = self._kept.popleft()
+        self._bytes -= len(data)
+        show(data, at_s)
+        return True
 
     def _keep(self, show: Callable[[bytes, float], None], data: bytes) -> None:
         if not self._kept:
