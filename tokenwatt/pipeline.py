@@ -211,7 +211,7 @@ class Pipeline:
     def _make_discovery(self) -> Discovery:
         return Discovery(
             configured=[_target(server) for server in self._settings.servers],
-            taken=self.pushed.names,
+            taken=lambda: self.pushed.names().union(self._renamed.values()),
             reported=self.pushed.urls,
             found=self._server_found,
             gone=self._server_gone,

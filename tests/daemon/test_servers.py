@@ -95,6 +95,41 @@ def test_a_server_without_a_name_has_its_engines(start: StartDaemon, fake: Calla
     assert [each["name"] for each in daemon.json("/api/v1/servers")["items"]] == [name]
 
 
+OUTSIDE = """
+import sys
+from tests.servers.engine_servers import be_engine
+from tests.servers.fake_server import FakeServer
+with FakeServer(sys.argv[1]) as server:
+    server.refuse()
+    server.port = int(sys.argv[2])
+    be_engine(server, "sglang-0.5.23")
+    server.listen()
+    print(server.port, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_name_of_its_engine_is_given_to_nobody_else(start: StartDaemon, fake: Callable[[], FakeServer]) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing: it only chooses an address of ours
+            address = probe.getsockname()[0]
+        except OSError:
+            pytest.skip("this machine has no address but loopback")
+    server = fake()
+    be_engine(server, "sglang-0.5.23")
+    daemon = start(FAST + f"servers: [{{url: '{server.url}', gpus: [0]}}]\n").ready()
+    name = f"sglang-{server.port}"
+    wait_for(lambda: daemon.value("server_up", server=name) == 1, why=lambda: daemon.log)
+    command = [sys.executable, "-c", OUTSIDE, address, str(server.port)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: daemon.value("server_up", server=f"{name}-2") == 1, why=lambda: daemon.log)
+        assert (item(daemon, name)["url"], item(daemon, f"{name}-2")["url"]) == (server.url, f"http://{address}:{server.port}")
+    finally:
+        process.communicate()
+
+
 def test_generic_counters_by_their_names(start: StartDaemon, fake: Callable[[], FakeServer]) -> None:
     server = fake()
     be_page(server, 'my_out_total{model="m"} 100', "my_in_total 50")

@@ -25,8 +25,10 @@ Connect = Callable[["UpstreamEnd"], asyncio.Task[None]]
 class _End(asyncio.BufferedProtocol):
     """One of the two connections."""
 
-    def __init__(self, copies: Copies) -> None:
+    def __init__(self, copies: Copies, observe: Callable[[bytes], None]) -> None:
+        """``observe`` keeps a copy of what was sent on, for the observer."""
         self.copies = copies
+        self._observe = observe
         self.transport: asyncio.Transport | None = None
         self.peer: _End | None = None
         self.ended = False
@@ -46,11 +48,7 @@ class _End(asyncio.BufferedProtocol):
         assert self.peer is not None
         if self.peer.transport is not None and not self.peer.transport.is_closing():
             self.peer.transport.write(data)
-        self.observe(data)
-
-    def observe(self, data: bytes) -> None:
-        """Keep a copy of what was sent on, for the observer."""
-        raise NotImplementedError
+        self._observe(data)
 
     def eof_received(self) -> bool:
         """The other side of this connection sends no more, and may still read. Returns whether to keep it open: TLS cannot."""
@@ -108,9 +106,8 @@ class _End(asyncio.BufferedProtocol):
 class UpstreamEnd(_End):
     """The connection to the upstream."""
 
-    def observe(self, data: bytes) -> None:
-        """Answers."""
-        self.copies.from_upstream(data)
+    def __init__(self, copies: Copies) -> None:
+        super().__init__(copies, copies.from_upstream)
 
     def eof_received(self) -> bool:
         """Some answers end so."""
@@ -129,7 +126,7 @@ class ClientEnd(_End):
     """The connection of a client. Nothing is read of it before the upstream is there."""
 
     def __init__(self, copies: Copies, connect: Connect, gone: Callable[[ClientEnd], None]) -> None:
-        super().__init__(copies)
+        super().__init__(copies, self._keep_request)
         self._connect = connect
         self._gone = gone
         self._connecting: asyncio.Task[None] | None = None
@@ -161,8 +158,7 @@ class ClientEnd(_End):
             self.transport.resume_reading()
             asyncio.get_running_loop().call_later(_LINGER_S, self.close)
 
-    def observe(self, data: bytes) -> None:
-        """Requests."""
+    def _keep_request(self, data: bytes) -> None:
         if not self._refused:
             self.copies.from_client(data)
 
